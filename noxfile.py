@@ -1,0 +1,227 @@
+"""Everything that CI runs: `python -m nox`. One session: `python -m nox -s lint`.
+
+The editing loop of one package: `python -m nox -s "unit(datarax-core)" -- -k mask -x`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+DIST = ROOT / "dist"
+BUILD = ROOT / "build"
+TOOLS = nox.project.load_toml(ROOT / "pyproject.toml")
+PROJECTS = {
+    project["name"]: project | {"folder": path.parent}
+    for path in sorted(ROOT.glob("packages/*/pyproject.toml"))
+    for project in [nox.project.load_toml(path)["project"]]
+}
+# Python splices these from all distributions; an `__init__.py` in one would hide the others.
+NAMESPACES = ("datarax", "datarax/core", "datarax/operators/modality")
+ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
+INTEGRATION = ("tests-integration", "README.md", "docs")
+NO_SOURCE_TREE = {"PYTHONPATH": None}
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group of the root `pyproject.toml`."""
+    return list(nox.project.dependency_groups(TOOLS, name))
+
+
+def wheel(dist: str) -> Path:
+    """The wheel that the build session made of a distribution."""
+    return DIST / f"{dist.replace('-', '_')}-{PROJECTS[dist]['version']}-py3-none-any.whl"
+
+
+def with_siblings(dists: list[str]) -> list[str]:
+    """The distributions and those of this repository that they depend on, directly or not."""
+    found = dict.fromkeys(dists)
+    for dist in dists:
+        names = [re.match(r"[\w.-]+", line)[0] for line in PROJECTS[dist]["dependencies"]]
+        found |= dict.fromkeys(with_siblings([name for name in names if name in PROJECTS]))
+    return list(found)
+
+
+def install(session: nox.Session, dists: list[str], extras: str, *others: str) -> None:
+    """Install wheels from `dist/`, their siblings from there too, and other requirements.
+
+    A reused environment holds a wheel of the same version, so it is replaced explicitly.
+    """
+    local = with_siblings(dists)
+    known = {extra for dist in dists for extra in PROJECTS[dist]["optional-dependencies"]}
+    chosen = [extra for extra in extras.split(",") if extra in known]
+    wanted = [f"{dist}[{','.join(chosen)}] @ {wheel(dist).as_uri()}" for dist in dists]
+    wanted += [f"{dist} @ {wheel(dist).as_uri()}" for dist in local if dist not in dists]
+    if session.venv_backend == "uv":
+        replace = [f"--reinstall-package={dist}" for dist in local]
+        session.install(*replace, *wanted, *others)
+    else:
+        session.install("--force-reinstall", "--no-deps", *(str(wheel(dist)) for dist in local))
+        session.install(*wanted, *others)
+
+
+def build_all(
+    session: nox.Session, python: str = "python", env: dict[str, str] | None = None
+) -> None:
+    """Build and check the wheel and the sdist of every package."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    for project in PROJECTS.values():
+        with session.chdir(project["folder"]):
+            command = [python, "-m", "hatchling", "build", "-d", str(DIST)]
+            session.run(*command, silent=True, external=env is not None, env=env)
+    names = {dist: zipfile.ZipFile(wheel(dist)).namelist() for dist in PROJECTS}
+    owners = Counter(name for files in names.values() for name in files)
+    shared = sorted(name for name, count in owners.items() if count > 1)
+    if shared:
+        session.error(f"more than one wheel contains {', '.join(shared)}")
+    stray = sorted(owners.keys() & {f"{level}/__init__.py" for level in NAMESPACES})
+    if stray:
+        session.error(f"{', '.join(stray)} would hide the other distributions")
+    for dist, files in names.items():
+        sdist = f"{wheel(dist).name.removesuffix('-py3-none-any.whl')}"
+        with tarfile.open(DIST / f"{sdist}.tar.gz") as archive:
+            held = {name.removeprefix(f"{sdist}/src/") for name in archive.getnames()}
+        lost = sorted(name for name in files if name.startswith("datarax/") and name not in held)
+        if lost:
+            session.error(f"the sdist of {dist} lacks {', '.join(lost)}")
+    session.log(f"{len(names)} wheels, {len(owners)} files, no two the same")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheels and sdists in dist/; no two wheels share a file."""
+    session.install(*group("build"))
+    build_all(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+def installed_modules(session: nox.Session, dist: str) -> list[str]:
+    """The installed files of a distribution that are Python modules."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(session.run("python", "-c", where, silent=True, env=NO_SOURCE_TREE).strip())
+    names = zipfile.ZipFile(wheel(dist)).namelist()
+    return [str(site / name) for name in names if name.endswith(".py")]
+
+
+@nox.session(requires=["build"])
+@nox.parametrize("dist", [nox.param(dist, id=dist) for dist in PROJECTS])
+def unit(session: nox.Session, dist: str) -> None:
+    """One package alone, from its wheel: tests, docstrings, README and CHANGELOG."""
+    install(session, [dist], "test")
+    folder = PROJECTS[dist]["folder"].relative_to(ROOT)
+    documents = [str(folder / name) for name in ("README.md", "CHANGELOG.md")]
+    modules = ["--doctest-modules", *installed_modules(session, dist)]
+    targets = [str(folder / "tests"), *documents, *modules]
+    session.run("pytest", *targets, *session.posargs, env=NO_SOURCE_TREE)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"], requires=["build"])
+def integration(session: nox.Session) -> None:
+    """All packages together on the CPU, on each interpreter that is present."""
+    install(session, list(PROJECTS), "test", *group("integration"))
+    session.run("pytest", *INTEGRATION, *session.posargs, env=NO_SOURCE_TREE)
+
+
+@nox.session(requires=["build"])
+def lowest(session: nox.Session) -> None:
+    """All tests again on the oldest versions that the packages declare."""
+    oldest = ["-c", "constraints/lowest.txt"]
+    install(session, list(PROJECTS), "test", *group("integration"), *oldest)
+    packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
+    session.run("pytest", *packages, *INTEGRATION, *session.posargs, env=NO_SOURCE_TREE)
+
+
+def python_with_jax() -> str | None:
+    """The first interpreter, of the one that runs nox and those on PATH, that has JAX and Flax."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    others = (shutil.which("python3", path=folder) for folder in folders)
+    probe = "import importlib.util as u; exit(not (u.find_spec('jax') and u.find_spec('flax')))"
+    for python in dict.fromkeys([sys.executable, *filter(None, others)]):
+        if subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0:
+            return python
+    return None
+
+
+@nox.session(venv_backend="none")
+def integration_gpu(session: nox.Session) -> None:
+    """The integration tests on an accelerator, with the machine's own JAX."""
+    if not shutil.which("nvidia-smi") and not any(map(os.path.exists, ACCELERATORS)):
+        session.skip("this machine shows no accelerator")
+    python = python_with_jax()
+    if python is None:
+        session.skip("there is an accelerator, but no Python on PATH has JAX and Flax")
+    # A folder on PYTHONPATH rather than an environment: the machine's Python may itself be
+    # an environment, and another one on top of it would not see its packages.
+    site = BUILD / "gpu"
+    shutil.rmtree(site, ignore_errors=True)
+    env = {"PYTHONPATH": str(site)}
+    pip = [python, "-m", "pip", "install", "--target", str(site)]
+    tools = ["beartype", "hatchling", "hypothesis", "pytest", "pytest_timeout", "sybil"]
+    probe = f"import importlib.util as u; print(*(n for n in {tools} if not u.find_spec(n)))"
+    missing = session.run(python, "-c", probe, external=True, silent=True).split()
+    if missing:
+        session.run(*pip, *missing, external=True)
+    build_all(session, python, env)
+    wheels = [str(wheel(dist)) for dist in PROJECTS]
+    session.run(*pip, "--no-deps", *wheels, external=True)
+    backend = "import jax; print(b := jax.default_backend()); exit(b == 'cpu')"
+    session.run(python, "-c", backend, external=True, env=env)
+    test = [python, "-m", "pytest", *INTEGRATION, *session.posargs]
+    session.run(*test, external=True, env=env)
+
+
+@nox.session(requires=["build"])
+def typecheck(session: nox.Session) -> None:
+    """Basedpyright on all wheels merged into one folder, as users have them."""
+    install(session, list(PROJECTS), "test", *group("typecheck"))
+    merged = BUILD / "typecheck"
+    shutil.rmtree(merged, ignore_errors=True)
+    wheels = [str(wheel(dist)) for dist in PROJECTS]
+    session.install("--target", str(merged), "--no-deps", *wheels)
+    session.run("basedpyright", *session.posargs)
+
+
+@nox.session(requires=["build"])
+def docs(session: nox.Session) -> None:
+    """The documentation in build/docs, warnings as errors."""
+    install(session, list(PROJECTS), "progress", *group("docs"))
+    strict = ["-E", "-n", "-W", "--keep-going"]
+    session.run("sphinx-build", *strict, "docs", "build/docs", env=NO_SOURCE_TREE)
+    session.log(f"open {BUILD / 'docs' / 'index.html'}")
+
+
+@nox.session(requires=["build"])
+def demo(session: nox.Session) -> None:
+    """The MixUp and CutMix tutorial; its figures go to build/demo."""
+    extras = "progress,tfds" if "--tfds-dir" in " ".join(session.posargs) else "progress"
+    install(session, list(PROJECTS), extras, *group("demo"))
+    figures = BUILD / "demo"
+    figures.mkdir(parents=True, exist_ok=True)
+    script = ["examples/mixup_cutmix_tutorial.py", "--output-dir", str(figures)]
+    session.run("python", *script, *session.posargs, env=NO_SOURCE_TREE)
+    session.log(f"the figures are in {figures}:")
+    for figure in sorted(figures.glob("*.png")):
+        session.log(f"  {figure.name}")

@@ -1,0 +1,12 @@
+"""Every test runs on eight CPU devices and with strict dtype promotion."""
+
+import os
+
+# Read when JAX starts its backend; tests for one device take the first of the eight.
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+)
+
+import jax
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
