@@ -1,0 +1,222 @@
+"""The compiled call of an operator.
+
+A call through `nnx.jit` walks the operator's graph each time, which costs more than the work on a
+small batch. Here the graph is walked once: while no attribute of the operator changes, a call takes
+the values of its Variables and the batch, and a jitted function, shared by operators of equal static
+part, returns the leaves that differ from what went in. The caller's objects serve for the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.nnx import tracers
+
+from datarax.core import _randomness
+from datarax.core._cache import IdentityCache
+from datarax.core._state import variables
+from datarax.core.element_batch import Batch
+
+
+if TYPE_CHECKING:
+    from datarax.core.operator import OperatorModule
+
+
+MAX_SHARED_RUNS = 512
+
+with jax.ensure_compile_time_eval():
+    _EAGER = tracers.TraceState()
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Recipe:
+    """How to put a call's result together.
+
+    Attributes:
+      structure: the resulting batch's tree structure.
+      sources: for each of its leaves, the number of the input leaf that it is, or -1 for a new one.
+      updated: numbers of the Variables with a new value, in the order of these values.
+      advanced: numbers of the host counters that advance, and by how much.
+    """
+
+    structure: Any
+    sources: tuple[int, ...]
+    updated: tuple[int, ...]
+    advanced: tuple[tuple[int, int], ...]
+
+
+Run = Callable[[Sequence[Any], Batch], tuple[list[Any], list[Any], Recipe]]
+
+
+class Binding:
+    """An operator's Variables and compiled function, as long as its attributes stay as they are."""
+
+    def __init__(self, operator: OperatorModule) -> None:
+        graphdef, state = nnx.split(operator)
+        self._nodes = [node for _, node in nnx.iter_graph(operator) if _contents(node) is not None]
+        self._seen = [list(_contents(node) or ()) for node in self._nodes]
+        self.variables = [variable for _, variable in variables(operator)]
+        self.run = _shared_run(graphdef, state)
+        self.cache = IdentityCache()
+
+    def is_current(self) -> bool:
+        """Whether every attribute in the operator's graph is still the same object."""
+        for node, seen in zip(self._nodes, self._seen, strict=True):
+            contents = _contents(node) or ()
+            if len(contents) != len(seen):
+                return False
+            for now, before in zip(contents, seen, strict=True):
+                if now is not before:
+                    return False
+        return True
+
+
+def _contents(node: Any) -> Any:
+    if isinstance(node, nnx.Pytree):
+        return vars(node).values()
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else None
+
+
+_runs: OrderedDict[Any, Run] = OrderedDict()
+_bindings: weakref.WeakKeyDictionary[OperatorModule, Binding] = weakref.WeakKeyDictionary()
+
+
+def _binding(operator: OperatorModule) -> Binding:
+    binding = _bindings.get(operator)
+    if binding is None or not binding.is_current():
+        binding = _bindings[operator] = Binding(operator)
+    return binding
+
+
+def forget_results(operator: OperatorModule) -> None:
+    """Clears the operator's cache of results."""
+    if operator in _bindings:
+        _bindings[operator].cache.clear()
+
+
+def _shared_run(graphdef: Any, state: Any) -> Run:
+    """The jitted call for this static part: a new one, or that of an equal operator before."""
+    try:
+        run = _runs.get(graphdef)
+    except TypeError:
+        # An attribute that cannot be hashed: the operator keeps its compiled call for itself.
+        return _compiled(graphdef, state)
+    if run is None:
+        run = _runs[graphdef] = _compiled(graphdef, state)
+    _runs.move_to_end(graphdef)
+    while len(_runs) > MAX_SHARED_RUNS:
+        _runs.popitem(last=False)
+    return run
+
+
+def _compiled(graphdef: Any, state: Any) -> Run:
+    # The Variables' types and metadata; their values come with each call.
+    empty = [(path, variable.replace(None)) for path, variable in nnx.to_flat_state(state)]
+
+    def run(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
+        filled = [
+            (path, variable.replace(value))
+            for (path, variable), value in zip(empty, values, strict=True)
+        ]
+        operator = nnx.merge(graphdef, nnx.from_flat_state(filled))
+        own = [variable for _, variable in variables(operator)]
+        with _randomness.recorded_draws() as draws:
+            out = process(operator, batch)
+        updated, advanced = [], []
+        for number, (variable, old) in enumerate(zip(own, values, strict=True)):
+            new = variable.get_raw_value()
+            count, last = draws.get(id(variable), (0, None))
+            if new is last:
+                advanced.append((number, count))
+            elif not _same_leaves(new, old):
+                updated.append(number)
+        position = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(batch))}
+        leaves, structure = jax.tree.flatten(out)
+        sources = tuple(position.get(id(leaf), -1) for leaf in leaves)
+        fresh = [leaf for leaf, source in zip(leaves, sources, strict=True) if source < 0]
+        recipe = Recipe(structure, sources, tuple(updated), tuple(advanced))
+        return [own[number].get_raw_value() for number in updated], fresh, recipe
+
+    return jax.jit(run)
+
+
+def _same_leaves(new: Any, old: Any) -> bool:
+    new_leaves, new_structure = jax.tree.flatten(new)
+    old_leaves, old_structure = jax.tree.flatten(old)
+    return new_structure == old_structure and all(
+        a is b for a, b in zip(new_leaves, old_leaves, strict=True)
+    )
+
+
+def process(operator: OperatorModule, batch: Batch) -> Batch:
+    """`apply_batch` without metadata in sight, and every valid record counted."""
+    count = operator._operation_count.get_raw_value()
+    out = operator.apply_batch(dataclasses.replace(batch, metadata=None, batch_metadata=None))
+    if operator._operation_count.get_raw_value() is count:
+        operator.count_operations(jnp.ones_like(batch.valid_mask), batch.valid_mask)
+    return out
+
+
+def call(operator: OperatorModule, batch: Batch) -> Batch:
+    """Calls the operator: compiled when run eagerly, inline inside a trace."""
+    if not _EAGER.is_valid():
+        return _with_metadata(process(operator, batch), batch)
+    binding = _binding(operator)
+    inputs, structure = jax.tree.flatten(batch)
+    if operator.config.cacheable:
+        fresh, recipe = _remembered(operator, binding, batch, inputs, structure)
+    else:
+        fresh, recipe = _run(binding, batch)
+    new = iter(fresh)
+    leaves = [inputs[source] if source >= 0 else next(new) for source in recipe.sources]
+    return _with_metadata(recipe.structure.unflatten(leaves), batch)
+
+
+def _run(binding: Binding, batch: Batch) -> tuple[list[Any], Recipe]:
+    values = [variable.get_raw_value() for variable in binding.variables]
+    updates, fresh, recipe = binding.run(values, batch)
+    for number, value in zip(recipe.updated, updates, strict=True):
+        binding.variables[number].set_raw_value(value)
+    for number, times in recipe.advanced:
+        count = values[number]
+        binding.variables[number].set_raw_value(count + count.dtype.type(times))
+    return fresh, recipe
+
+
+def _remembered(
+    operator: OperatorModule, binding: Binding, batch: Batch, inputs: list[Any], structure: Any
+) -> tuple[list[Any], Recipe]:
+    counter = operator._operation_count
+    held = [v.get_raw_value() for v in binding.variables if v is not counter]
+    fixed = jax.tree.leaves(held)
+    result = binding.cache.get(structure, inputs, fixed)
+    if result is not None:
+        fresh, recipe, counted = result
+        operator.add_to_counts(counted)
+        return fresh, recipe
+    before = operator.get_operation_stats()
+    fresh, recipe = _run(binding, batch)
+    if all(binding.variables[number] is counter for number in recipe.updated):
+        after = operator.get_operation_stats()
+        counted = np.uint32([after[kind] - before[kind] for kind in after])
+        binding.cache.put(structure, inputs, fixed, (fresh, recipe, counted))
+    return fresh, recipe
+
+
+def _with_metadata(out: Batch, batch: Batch) -> Batch:
+    if batch.metadata is None and batch.batch_metadata is None:
+        return out
+    metadata = batch.metadata if len(out) == len(batch) else None
+    return dataclasses.replace(out, metadata=metadata, batch_metadata=batch.batch_metadata)

@@ -1,0 +1,442 @@
+"""`Element` and `Batch`: records and batches of records, as immutable pytrees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import KeysView, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, UInt32
+
+from datarax.core import _sole_owner as _sole_owner
+from datarax.core import _rows
+
+
+RESERVED_FIELD = "valid_mask"
+
+
+@dataclass(frozen=True, eq=False)
+class Element:
+    """One record.
+
+    Passes through every JAX transformation; `metadata` stays on the host and is None on the other
+    side of one.
+
+    Args:
+      data: pytree of arrays, usually a dict of fields, without a batch axis.
+      state: pytree of arrays that travels with the record.
+      metadata: any Python object.
+
+    >>> element = Element({"image": np.zeros((2, 2))}, metadata="cat.png")
+    >>> element.update_data({"label": np.int32(3)}).data.keys()
+    dict_keys(['image', 'label'])
+    """
+
+    data: Any
+    state: Any = field(default_factory=dict)
+    metadata: Any = None
+
+    def replace(self, **fields: Any) -> Self:
+        """Returns a copy with other values for the named fields."""
+        return dataclasses.replace(self, **fields)
+
+    def update_data(self, updates: Mapping[str, Any]) -> Self:
+        """Returns a copy whose `data` has these fields added or replaced."""
+        return self.replace(data=_merged("data", self.data, updates))
+
+    def update_state(self, updates: Mapping[str, Any]) -> Self:
+        """Returns a copy whose `state` has these fields added or replaced."""
+        return self.replace(state=_merged("state", self.state, updates))
+
+
+def _merged(name: str, old: Any, updates: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(old, Mapping):
+        raise TypeError(
+            f"{name} must be a dict to be updated field by field, got {type(old).__name__}; "
+            f"use replace({name}=...)"
+        )
+    return {**old, **updates}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch:
+    """Records side by side, with a mask that tells records from padding.
+
+    Made by `Batch.from_arrays` or `Batch.from_elements`, which validate. Reads like a mapping of its
+    data fields, except that `len` counts rows. A `Batch` of NumPy arrays stays on the host until
+    something needs a device. Passes through every JAX transformation; metadata stays on the host
+    and is None on the other side of one (operators attach it again).
+
+    Args:
+      data: pytree of arrays `(batch, ...)`, usually a dict of fields.
+      states: pytree of arrays `(batch, ...)` that travels with the records.
+      valid_mask: bool `(batch,)`, False where a row is padding.
+      record_index: uint32 `(batch,)`, each record's number in its source, or None.
+      epoch: uint32 scalar, or None.
+      batch_state: pytree of arrays without a batch axis.
+      metadata: one Python object a row, or None.
+      batch_metadata: any Python object.
+
+    >>> batch = Batch.from_arrays({"image": np.zeros((3, 8, 8), np.float32)})
+    >>> batch
+    Batch(3 rows, 3 valid, data={image: float32[3,8,8]})
+    >>> batch["image"].shape, "label" in batch, len(batch)
+    ((3, 8, 8), False, 3)
+    """
+
+    data: Any
+    states: Any
+    valid_mask: Bool[np.ndarray | jax.Array, " batch"]
+    record_index: UInt32[np.ndarray | jax.Array, " batch"] | None = None
+    epoch: UInt32[np.ndarray | jax.Array, ""] | None = None
+    batch_state: Any = field(default_factory=dict)
+    metadata: tuple[Any, ...] | None = None
+    batch_metadata: Any = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        data: Any,
+        *,
+        states: Any = None,
+        valid_mask: Any = None,
+        record_index: Any = None,
+        epoch: Any = None,
+        batch_state: Any = None,
+        metadata: Sequence[Any] | None = None,
+        batch_metadata: Any = None,
+    ) -> Self:
+        """Makes a batch from arrays that have the batch as axis 0.
+
+        Args:
+          data: pytree of arrays `(batch, ...)`, NumPy or JAX; neither copied nor moved.
+          states: pytree of arrays `(batch, ...)`.
+          valid_mask: bool `(batch,)`; all rows are valid if left out.
+          record_index: integers `(batch,)` from 0 to 2**32 - 1.
+          epoch: integer from 0 to 2**32 - 1.
+          batch_state: pytree of arrays without a batch axis.
+          metadata: one Python object a row.
+          batch_metadata: any Python object.
+
+        Raises:
+          TypeError: for leaves that are not numbers, or a mask that is not bool.
+          ValueError: if there is no row, if rows differ in number, if a field is called
+            `valid_mask`, or if an integer does not fit its type.
+        """
+        data = _rows.as_leaves("data", data)
+        if isinstance(data, Mapping) and RESERVED_FIELD in data:
+            raise ValueError(
+                "data must not have a field 'valid_mask', the name under which as_dict() puts the "
+                "mask; rename the field or pass valid_mask=..."
+            )
+        rows = _rows.count_rows("data", data)
+        if not rows:
+            raise ValueError(f"data must have at least one leaf and one row, got {data!r}")
+        return cls(
+            data=data,
+            states={} if states is None else _rows.as_leaves("states", states),
+            valid_mask=np.ones(rows, bool) if valid_mask is None else valid_mask,
+            record_index=_as_uint32("record_index", record_index),
+            epoch=_as_uint32("epoch", epoch),
+            batch_state={} if batch_state is None else _rows.as_leaves("batch_state", batch_state),
+            metadata=metadata,  # pyright: ignore[reportArgumentType]
+            batch_metadata=batch_metadata,
+        )._checked(rows)
+
+    @classmethod
+    def from_elements(cls, elements: Sequence[Element]) -> Self:
+        """Makes a batch from records, stacking their data and states along a new axis 0.
+
+        Args:
+          elements: at least one `Element`; all alike in structure, shape and dtype.
+
+        Raises:
+          TypeError: for something else than `Element`s, or leaves that are not numbers.
+          ValueError: if there is none, or if one differs from the first; the record, the path of
+            the leaf and both specs are named.
+        """
+        elements = list(elements)
+        if not elements:
+            raise ValueError("elements must hold at least one Element, got none")
+        for number, element in enumerate(elements):
+            if not isinstance(element, Element):
+                raise TypeError(
+                    f"elements[{number}] must be an Element, got {type(element).__name__}; "
+                    "wrap it: Element(data)"
+                )
+        stacked = {}
+        for name in ("data", "state"):
+            trees = [_rows.as_leaves(name, getattr(element, name)) for element in elements]
+            _rows.require_same_spec(name, trees, "record")
+            stacked[name] = jax.tree.map(lambda *leaves: _rows.stack(leaves), *trees)
+        metadata = [element.metadata for element in elements]
+        return cls.from_arrays(
+            stacked["data"],
+            states=stacked["state"],
+            metadata=None if all(entry is None for entry in metadata) else metadata,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows, padding included."""
+        return self.valid_mask.shape[0]
+
+    def __len__(self) -> int:
+        return self.batch_size
+
+    def __getitem__(self, name: str) -> Any:
+        fields = self._fields()
+        if name not in fields:
+            raise KeyError(f"no field {name!r}; there are {sorted(fields)}")
+        return fields[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields()
+
+    # Without this, Python would iterate by calling batch[0], batch[1], ...
+    __iter__ = None
+
+    def keys(self) -> KeysView[str]:
+        """Names of the data fields."""
+        return self._fields().keys()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The data fields and `valid_mask` in one dict: the structure of a batcher's `batch_spec`."""
+        return {**self._fields(), RESERVED_FIELD: self.valid_mask}
+
+    def _fields(self) -> Mapping[str, Any]:
+        if not isinstance(self.data, Mapping):
+            raise TypeError(
+                f"data must be a dict to be read by field, got {type(self.data).__name__}; use batch.data"
+            )
+        return self.data
+
+    def replace(self, **fields: Any) -> Self:
+        """Returns a copy with other values for the named fields.
+
+        Raises:
+          TypeError: for an unknown field or a mask that is not bool.
+          ValueError: if rows differ in number, or if a new `valid_mask` would turn padding into a
+            record (of a traced mask, only rows valid before stay valid).
+        """
+        if "valid_mask" in fields:
+            fields["valid_mask"] = _narrowed(self.valid_mask, fields["valid_mask"])
+        for name in ("record_index", "epoch"):
+            if name in fields:
+                fields[name] = _as_uint32(name, fields[name])
+        for name in ("data", "states", "batch_state"):
+            if name in fields:
+                fields[name] = _rows.as_leaves(name, fields[name])
+        new = dataclasses.replace(self, **fields)
+        # Inside vmap a Batch has lost its batch axis, and there is nothing to count.
+        return new._checked(self.batch_size) if jnp.ndim(self.valid_mask) == 1 else new
+
+    def _checked(self, rows: int) -> Self:
+        _rows.count_rows("data", self.data, rows)
+        _rows.count_rows("states", self.states, rows)
+        if jnp.result_type(self.valid_mask) != jnp.bool_:
+            raise TypeError(f"valid_mask must be bool, got {jnp.result_type(self.valid_mask)}")
+        for name in ("valid_mask", "record_index"):
+            value = getattr(self, name)
+            if value is not None and jnp.shape(value) != (rows,):
+                raise ValueError(f"{name} must have shape ({rows},), got {jnp.shape(value)}")
+        if self.epoch is not None and jnp.shape(self.epoch) != ():
+            raise ValueError(f"epoch must be a scalar, got shape {jnp.shape(self.epoch)}")
+        if isinstance(self.metadata, str) or (
+            self.metadata is not None and not isinstance(self.metadata, Sequence)
+        ):
+            raise TypeError(
+                "metadata must be a sequence with one entry a row, got "
+                f"{type(self.metadata).__name__}; use batch_metadata for the whole batch"
+            )
+        if self.metadata is not None and len(self.metadata) != rows:
+            raise ValueError(
+                f"metadata must have one entry for each of the {rows} rows, got {len(self.metadata)}"
+            )
+        if not isinstance(self.valid_mask, np.ndarray | jax.Array):
+            object.__setattr__(self, "valid_mask", np.asarray(self.valid_mask))
+        if self.metadata is not None:
+            object.__setattr__(self, "metadata", tuple(self.metadata))
+        return self
+
+    def element(self, index: int) -> Element:
+        """Returns one record.
+
+        Raises:
+          IndexError: if there is no such row.
+          ValueError: if the row is padding.
+        """
+        rows = self.batch_size
+        if not -rows <= index < rows:
+            raise IndexError(f"index must be from {-rows} to {rows - 1}, got {index}")
+        if not self.valid_mask[index]:
+            raise ValueError(f"row {index} is padding, not a record; see valid_mask or compact()")
+        return Element(
+            jax.tree.map(lambda leaf: leaf[index], self.data),
+            jax.tree.map(lambda leaf: leaf[index], self.states),
+            None if self.metadata is None else self.metadata[index],
+        )
+
+    def slice(self, start: int, stop: int) -> Self:
+        """Returns the rows from `start` up to, not including, `stop`.
+
+        Raises:
+          ValueError: unless `0 <= start <= stop <= len(batch)`.
+        """
+        if not 0 <= start <= stop <= self.batch_size:
+            raise ValueError(
+                f"slice must lie in 0 <= start <= stop <= {self.batch_size}, got {start}:{stop}"
+            )
+        return self._rows(slice(start, stop))
+
+    def compact(self) -> Self:
+        """Returns the valid rows alone (on the host: the number of rows depends on values)."""
+        return self._rows(np.flatnonzero(np.asarray(self.valid_mask)))
+
+    def select(self, mask: Bool[np.ndarray | jax.Array, " batch"]) -> Self:
+        """Returns the batch with rows outside the mask marked as padding; its shape stays.
+
+        Args:
+          mask: bool `(batch,)`.
+        """
+        if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != (self.batch_size,):
+            raise ValueError(
+                f"mask must be bool of shape ({self.batch_size},), got {jnp.result_type(mask)} of "
+                f"shape {jnp.shape(mask)}"
+            )
+        return self.replace(valid_mask=self.valid_mask & mask)
+
+    def _rows(self, rows: Any) -> Self:
+        def take(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+        metadata = self.metadata
+        if metadata is not None:
+            metadata = tuple(metadata[row] for row in np.arange(self.batch_size)[rows])
+        return dataclasses.replace(
+            self,
+            data=take(self.data),
+            states=take(self.states),
+            valid_mask=self.valid_mask[rows],
+            record_index=take(self.record_index),
+            metadata=metadata,
+        )
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Self]) -> Self:
+        """Returns the rows of all batches, in order, as one batch.
+
+        Raises:
+          ValueError: if there is no batch; if they differ in structure, dtype or record shape; if
+            only some have `record_index` or `metadata`; or if what belongs to a whole batch
+            (`epoch`, `batch_state`, `batch_metadata`) is not the same in all.
+        """
+        batches = list(batches)
+        if not batches:
+            raise ValueError("batches must hold at least one Batch, got none")
+        first = batches[0]
+        for name in ("data", "states"):
+            records = [jax.tree.map(_record_spec, getattr(batch, name)) for batch in batches]
+            _rows.require_same_spec(name, records, "batch")
+        for name in ("record_index", "metadata"):
+            missing = [number for number, batch in enumerate(batches) if getattr(batch, name) is None]
+            if missing and len(missing) < len(batches):
+                raise ValueError(
+                    f"{name} must be there in all batches or in none, but batches {missing} have none"
+                )
+        for name in ("epoch", "batch_state", "batch_metadata"):
+            for number, batch in enumerate(batches):
+                if not _equal(getattr(first, name), getattr(batch, name)):
+                    raise ValueError(
+                        f"{name} must be the same in all batches, but batch {number} differs from "
+                        f"batch 0; make it the same first, for example with replace({name}=...)"
+                    )
+
+        def joined(name: str) -> Any:
+            return jax.tree.map(
+                lambda *leaves: _rows.concatenate(leaves), *(getattr(b, name) for b in batches)
+            )
+
+        metadata = None
+        if first.metadata is not None:
+            metadata = tuple(entry for batch in batches for entry in batch.metadata or ())
+        return dataclasses.replace(
+            first,
+            data=joined("data"),
+            states=joined("states"),
+            valid_mask=joined("valid_mask"),
+            record_index=joined("record_index"),
+            metadata=metadata,
+        )
+
+    def __repr__(self) -> str:
+        try:
+            parts = [f"{self.batch_size} rows"]
+            if not isinstance(self.valid_mask, jax.core.Tracer):
+                parts.append(f"{int(np.asarray(self.valid_mask).sum())} valid")
+            parts.append(f"data={_rows.spec_text(self.data)}")
+            if jax.tree.leaves(self.states):
+                parts.append(f"states={_rows.spec_text(self.states)}")
+            if self.epoch is not None:
+                parts.append(f"epoch={self.epoch}")
+            return f"Batch({', '.join(parts)})"
+        except (AttributeError, TypeError, IndexError):
+            # JAX fills pytrees with placeholders that have no shape.
+            return f"Batch(data={self.data!r}, valid_mask={self.valid_mask!r})"
+
+
+def _record_spec(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+
+def _as_uint32(name: str, value: Any) -> Any:
+    if value is None or getattr(value, "dtype", None) == np.uint32:
+        return value
+    array = _rows.as_leaf(name, value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if isinstance(array, jax.core.Tracer):
+        return array.astype(jnp.uint32)
+    host = np.asarray(array)
+    if host.size and not 0 <= host.min() <= host.max() < 2**32:
+        raise ValueError(f"{name} must lie between 0 and 2**32 - 1, got {host.min()} to {host.max()}")
+    return array.astype(np.uint32)
+
+
+def _narrowed(old: Any, new: Any) -> Any:
+    """The new mask, which must not turn padding into records."""
+    if isinstance(old, jax.core.Tracer) or isinstance(new, jax.core.Tracer):
+        return old & new
+    if jnp.shape(new) == jnp.shape(old) and np.any(np.asarray(new) & ~np.asarray(old)):
+        rows = np.flatnonzero(np.asarray(new) & ~np.asarray(old)).tolist()
+        raise ValueError(
+            f"valid_mask must not turn padding into records, but rows {rows} were invalid; make a "
+            "new batch with Batch.from_arrays"
+        )
+    return new
+
+
+def _equal(left: Any, right: Any) -> bool:
+    left_leaves, left_structure = jax.tree.flatten(left)
+    right_leaves, right_structure = jax.tree.flatten(right)
+    return left_structure == right_structure and all(
+        a is b or bool(np.all(a == b)) for a, b in zip(left_leaves, right_leaves, strict=True)
+    )
+
+
+def _register(kind: type[Any], *, host_only: tuple[str, ...]) -> None:
+    """Makes a dataclass a pytree without its host-only fields, which then take their defaults."""
+    arrays = [field.name for field in dataclasses.fields(kind) if field.name not in host_only]
+    try:
+        jax.tree_util.register_dataclass(kind, arrays, (), drop_fields=host_only)
+    except ValueError:
+        # JAX 0.8.1 unpacks drop_fields once too often and takes a name for a set of letters.
+        jax.tree_util.register_dataclass(kind, arrays, (), drop_fields=[host_only])  # pyright: ignore
+
+
+_register(Element, host_only=("metadata",))
+_register(Batch, host_only=("metadata", "batch_metadata"))

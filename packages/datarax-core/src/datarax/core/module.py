@@ -1,0 +1,235 @@
+"""`DataraxModule`: what operators, batchers and sources share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, UInt32
+
+from datarax.core import _randomness, _state
+from datarax.core._construction import ConstructorArguments
+from datarax.core._state import Statistics
+from datarax.core._statistics_values import frozen_statistics
+from datarax.core.config import DataraxModuleConfig
+
+
+class OperationCount(nnx.Variable[Any]):
+    """uint32 `(2, 2)`: the (low, high) words of the applied and of the skipped count."""
+
+
+class DataraxModule(nnx.Module):
+    """An `nnx.Module` built from a frozen config.
+
+    Holds random streams of its own, statistics and operation counts, all of them part of its
+    checkpointable state.
+
+    Args:
+      config: what the module shall do.
+      rngs: streams to derive its own from; they are not advanced. Needed if it is stochastic.
+      name: what to call it in messages.
+
+    Raises:
+      TypeError: if `config` or `rngs` is of the wrong type.
+      ValueError: if it is stochastic and `rngs` lacks the stream.
+
+    >>> module = DataraxModule(DataraxModuleConfig(precomputed_stats={"mean": 0.5}), name="mine")
+    >>> module.get_statistics()["mean"].item()
+    0.5
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        object.__setattr__(self, "_constructor", ConstructorArguments(args, kwargs))
+        return self
+
+    def __init__(
+        self,
+        config: DataraxModuleConfig,
+        *,
+        rngs: nnx.Rngs | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(config, DataraxModuleConfig):
+            raise TypeError(
+                f"config of {type(self).__name__} must be a DataraxModuleConfig, "
+                f"got {type(config).__name__}"
+            )
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string or None, got {type(name).__name__} {name!r}")
+        if rngs is not None and not isinstance(rngs, nnx.Rngs):
+            raise TypeError(
+                f"rngs must be nnx.Rngs or None, got {type(rngs).__name__}; pass nnx.Rngs(0)"
+            )
+        self.config = config
+        self.name = name
+        self.stochastic: bool = getattr(config, "stochastic", False)
+        self.stream_name: str | None = None
+        if self.stochastic:
+            self.stream_name = getattr(config, "stream_name", None) or _randomness.DEFAULT_STREAM
+        streams = self.requires_rng_streams()
+        self.rngs = _randomness.own_streams(self._label(), rngs, streams) if streams else None
+        self._operation_count = OperationCount(np.zeros((2, 2), np.uint32))
+        statistics = config.precomputed_stats
+        self._statistics = Statistics({} if statistics is None else {"precomputed": dict(statistics)})
+        if isinstance(config.batch_stats_fn, nnx.Module):
+            self._batch_stats_module = config.batch_stats_fn
+
+    def _label(self) -> str:
+        return type(self).__name__ + (f" {self.name!r}" if self.name else "")
+
+    def requires_rng_streams(self) -> list[str] | None:
+        """Names of the random streams that the module draws from, or None."""
+        return None if self.stream_name is None else [self.stream_name]
+
+    def ensure_rng_streams(self, stream_names: list[str]) -> None:
+        """Checks that the required streams are among the named ones ("default" serves any).
+
+        Raises:
+          ValueError: if one is not.
+        """
+        _randomness.require_streams(self._label(), self.requires_rng_streams() or [], stream_names)
+
+    def get_operation_stats(self) -> dict[str, int]:
+        """How many valid records were transformed and how many passed through unchanged.
+
+        Returns:
+          A dict with `applied_count` and `skipped_count`. Calls inside a `jax.jit` that closes over
+          the module are not counted; `nnx.jit` keeps count.
+        """
+        words = np.asarray(self._operation_count.get_value()).astype(object)
+        applied, skipped = (int(low + (high << 32)) for low, high in words)
+        return {"applied_count": applied, "skipped_count": skipped}
+
+    def reset_operation_stats(self) -> None:
+        """Sets both counts to zero."""
+        self._operation_count.set_value(np.zeros((2, 2), np.uint32))
+
+    def count_operations(
+        self, applied: Bool[Array, " batch"], valid_mask: Bool[Array, " batch"]
+    ) -> None:
+        """Adds the valid rows to the counts.
+
+        Args:
+          applied: which rows were transformed; the other valid ones count as skipped.
+          valid_mask: which rows are records.
+        """
+        if not _randomness.can_update(self._operation_count):
+            return
+        done = jnp.stack([applied & valid_mask, ~applied & valid_mask])
+        self.add_to_counts(done.sum(1, dtype=jnp.uint32))
+
+    def add_to_counts(self, done: UInt32[Array, "2"]) -> None:
+        """Adds to the applied and the skipped count."""
+        old = jnp.asarray(self._operation_count.get_value())
+        low = old[:, 0] + done
+        high = old[:, 1] + (low < done).astype(jnp.uint32)
+        self._operation_count.set_value(jnp.stack([low, high], axis=1))
+
+    def compute_statistics(self, data: Any) -> dict[str, Any] | None:
+        """Calls the config's `batch_stats_fn` with `data` and keeps the result.
+
+        Returns:
+          The statistics, or None if there is no `batch_stats_fn`.
+
+        Raises:
+          TypeError: if the function returns anything but a dict of numbers and arrays.
+        """
+        function = getattr(self, "_batch_stats_module", self.config.batch_stats_fn)
+        if function is None:
+            return None
+        return self._keep_statistics("computed", "the result of batch_stats_fn", function(data))
+
+    def get_statistics(self) -> dict[str, Any] | None:
+        """Statistics set by hand; else precomputed ones until a reset; else computed ones; else None."""
+        kept = self._statistics.get_value()
+        for kind in ("given", "precomputed", "computed"):
+            if kind in kept:
+                return dict(kept[kind])
+        return None
+
+    def set_statistics(self, stats: dict[str, Any]) -> None:
+        """Sets statistics that win over all others until the next reset.
+
+        Raises:
+          TypeError: if `stats` is not a dict of numbers and arrays.
+        """
+        self._keep_statistics("given", "stats", stats)
+
+    def reset_statistics(self) -> None:
+        """Forgets all statistics, precomputed ones included."""
+        self._statistics.set_value({})
+
+    def _keep_statistics(self, kind: str, label: str, stats: dict[str, Any]) -> dict[str, Any]:
+        frozen = frozen_statistics(label, stats)
+        self._statistics.set_value({**self._statistics.get_value(), kind: frozen})
+        return dict(frozen)
+
+    def copy(
+        self,
+        *,
+        config: DataraxModuleConfig | None = None,
+        rngs: nnx.Rngs | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """Builds the module again, with what is given here in place of what it was built from.
+
+        Parameters keep their values, and so do statistics and random streams unless the new
+        `config` or `rngs` replaces them. Operation counts start at zero. This module is left as it
+        is, its random streams too.
+
+        Raises:
+          TypeError: if the constructor does not take a replaced argument.
+          ValueError: if parameters of this module do not fit the new config.
+        """
+        new = self._constructor.rebuilt(type(self), config=config, rngs=rngs)
+        new.name = self.name if name is None else name
+        _state.transfer(self, new, self._keeps(config, rngs))
+        return new
+
+    def _keeps(
+        self, config: DataraxModuleConfig | None, rngs: nnx.Rngs | None
+    ) -> Callable[[nnx.Variable[Any]], bool]:
+        """Which Variables a copy with this config and these streams takes over."""
+        dropped: list[type[nnx.Variable[Any]]] = [OperationCount]
+        if rngs is not None:
+            dropped += [nnx.RngKey, nnx.RngCount]
+        if config is None:
+            return lambda variable: not isinstance(variable, tuple(dropped))
+        if (
+            config.precomputed_stats != self.config.precomputed_stats
+            or config.batch_stats_fn is not self.config.batch_stats_fn
+        ):
+            dropped.append(Statistics)
+        # Other Variables hold what the constructor read from the config.
+        kept = (nnx.Param, nnx.BatchStat, nnx.RngState, Statistics)
+        return lambda variable: (
+            isinstance(variable, kept) and not isinstance(variable, tuple(dropped))
+        )
+
+    def clone(self) -> Self:
+        """An independent module with the same state."""
+        return nnx.clone(self)
+
+    def get_state(self) -> dict[str, Any]:
+        """A copy of all state as nested dicts of arrays, as Orbax saves them.
+
+        Random keys stand as `{implementation: uint32 words}`.
+        """
+        return _state.read(self)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores what `get_state` returned, entirely or not at all.
+
+        Raises:
+          TypeError: if `state` is no dict.
+          ValueError: if structure, shapes, dtypes or key implementations differ, listing every
+            difference by its path; the module is then unchanged.
+        """
+        _state.write(self, state)
+
+    def reset_cache(self) -> None:
+        """Forgets remembered results; without `cacheable=True` there are none."""
