@@ -52,9 +52,7 @@ class IdentityCache:
             return
         key = (structure, tuple(map(id, arrays)))
         entries = self._entries
-        references = [
-            weakref.ref(array, lambda _: entries.pop(key, None)) for array in arrays
-        ]
+        references = [weakref.ref(array, lambda _: entries.pop(key, None)) for array in arrays]
         entries[key] = (references, list(values), result)
         entries.move_to_end(key)
         while len(entries) > self._capacity:

@@ -2,8 +2,9 @@
 
 A call through `nnx.jit` walks the operator's graph each time, which costs more than the work on a
 small batch. Here the graph is walked once: while no attribute of the operator changes, a call takes
-the values of its Variables and the batch, and a jitted function, shared by operators of equal static
-part, returns the leaves that differ from what went in. The caller's objects serve for the rest.
+the values of its Variables and the batch, and a jitted function, shared by operators of equal
+static part, returns the leaves that differ from what went in. The caller's objects serve for the
+rest.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from datarax.core import _randomness
 from datarax.core._cache import IdentityCache
 from datarax.core._state import variables
 from datarax.core.element_batch import Batch
-
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule

@@ -1,7 +1,7 @@
 """Keys: what an operator draws from, for a call, for a record and for a batch.
 
-An operator owns one `nnx.Rngs` with just the streams that it needs. A stream's key is the operator's
-base key and its count the number of calls, so what others draw can never change it.
+An operator owns one `nnx.Rngs` with just the streams that it needs. A stream's key is the
+operator's base key and its count the number of calls, so what others draw can never change it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from flax import nnx
 from flax.errors import TraceContextError
 from jaxtyping import Array, Bool, Key, UInt32
 
-
 DEFAULT_STREAM = "default"
 
 _ordinal: ContextVar[int] = ContextVar("datarax_stage_ordinal", default=0)
@@ -27,14 +26,14 @@ _draws: ContextVar[dict[int, tuple[int, object]] | None] = ContextVar("datarax_d
 
 
 def own_streams(owner: str, rngs: nnx.Rngs | None, names: Sequence[str]) -> nnx.Rngs:
-    """Copies of the named streams (or of "default" where one is missing) that only `owner` advances.
+    """Copies of the named streams (of "default" where one is missing) that only `owner` advances.
 
     The given `rngs` are not advanced, and the number of draws made from them has no influence.
     """
     if rngs is None:
         raise ValueError(
-            f"{owner} is stochastic and draws from {list(names)}, but rngs is None; pass for example "
-            f"rngs=nnx.Rngs({names[0]}=0)"
+            f"{owner} is stochastic and draws from {list(names)}, but rngs is None; pass for "
+            f"example rngs=nnx.Rngs({names[0]}=0)"
         )
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"rngs of {owner} must be nnx.Rngs, got {type(rngs).__name__} {rngs!r}")
@@ -62,8 +61,8 @@ def require_streams(owner: str, names: Sequence[str], available: Sequence[str]) 
     missing = [name for name in names if name not in available]
     if missing and DEFAULT_STREAM not in available:
         raise ValueError(
-            f"{owner} needs the random streams {missing}, but there are {list(available)}; pass for "
-            f"example rngs=nnx.Rngs({missing[0]}=0)"
+            f"{owner} needs the random streams {missing}, but there are {list(available)}; pass "
+            f"for example rngs=nnx.Rngs({missing[0]}=0)"
         )
 
 
@@ -83,8 +82,8 @@ def call_key(owner: str, stream: nnx.RngStream) -> Iterator[Key[Array, ""]]:
     if not can_update(stream.count):
         raise ValueError(
             f"{owner} cannot advance its random stream inside a jax.jit (or grad, vmap, scan) that "
-            "closes over it, so every call would draw the same numbers; use nnx.jit (nnx.grad, ...) "
-            "with the operator as an argument, or give the batch a record_index"
+            "closes over it, so every call would draw the same numbers; use nnx.jit (nnx.grad, "
+            "...) with the operator as an argument, or give the batch a record_index"
         )
     yield jax.random.fold_in(stream.key.get_value(), count)
     following = count + count.dtype.type(1)
@@ -107,7 +106,7 @@ def recorded_draws() -> Iterator[dict[int, tuple[int, object]]]:
 
 @contextmanager
 def stage_ordinal(ordinal: int) -> Iterator[None]:
-    """Tells apart stages of a pipeline that share a base key: the first is 0 and changes nothing."""
+    """Tells apart stages of a pipeline that share a base key; the first is 0, like no pipeline."""
     token = _ordinal.set(ordinal)
     try:
         yield

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
-
 Leaf = np.ndarray | jax.Array
 
 
@@ -27,8 +26,8 @@ def as_leaf(name: str, value: Any) -> Leaf:
     # bfloat16 and the like are of kind V, as are structured types, which have names.
     if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
         raise TypeError(
-            f"{name} must be an array of numbers, got {type(value).__name__} of dtype {array.dtype}; "
-            "strings and other Python objects belong in metadata"
+            f"{name} must be an array of numbers, got {type(value).__name__} of dtype "
+            f"{array.dtype}; strings and other Python objects belong in metadata"
         )
     _refuse_wrapping(name, array)
     return array
@@ -47,8 +46,8 @@ def _refuse_wrapping(name: str, array: np.ndarray) -> None:
     low, high = array.min(), array.max()
     if low < limits.min or high > limits.max:
         raise ValueError(
-            f"{name} has {array.dtype} values from {low} to {high}, which do not fit the {narrow} to "
-            "which JAX narrows them; bring them into its range or set jax_enable_x64"
+            f"{name} has {array.dtype} values from {low} to {high}, which do not fit the {narrow} "
+            "to which JAX narrows them; bring them into its range or set jax_enable_x64"
         )
 
 
@@ -86,6 +85,7 @@ def spec(tree: Any) -> Any:
 
 def spec_text(tree: Any) -> str:
     """One line with the path, dtype and shape of every leaf."""
+
     def text(leaf: Any) -> str:
         return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-
 Path = tuple[str, ...]
 
 
@@ -41,10 +40,13 @@ def write(module: nnx.Module, state: Mapping[str, Any]) -> None:
 
     Raises:
       TypeError: if `state` is no dict.
-      ValueError: if structure, shapes, dtypes or key implementations differ; lists every difference.
+      ValueError: if structure, shapes, dtypes or key implementations differ, listing every
+        difference.
     """
     if not isinstance(state, Mapping):
-        raise TypeError(f"state must be a dict as get_state() returns it, got {type(state).__name__}")
+        raise TypeError(
+            f"state must be a dict as get_state() returns it, got {type(state).__name__}"
+        )
     given = dict(_flat(state))
     differences: list[str] = []
     updates: list[Callable[[], None]] = []
@@ -64,7 +66,9 @@ def write(module: nnx.Module, state: Mapping[str, Any]) -> None:
             if _is_key(leaf):
                 at += (_implementation(leaf),)
             if at not in given:
-                differences.append(f"{_text(at)}: expected {_spec(_encoded_data(leaf))}, got nothing")
+                differences.append(
+                    f"{_text(at)}: expected {_spec(_encoded_data(leaf))}, got nothing"
+                )
                 continue
             came, expected = given.pop(at), _encoded_data(leaf)
             if jnp.shape(came) != expected.shape or _dtype(came) != expected.dtype:
@@ -73,12 +77,14 @@ def write(module: nnx.Module, state: Mapping[str, Any]) -> None:
             values.append(_decoded(came, leaf))
         if len(values) == len(leaves):
             plan(variable, jax.tree.unflatten(structure, values))
-    differences += [f"{_text(path)}: not expected, got {_spec(leaf)}" for path, leaf in given.items()]
+    differences += [
+        f"{_text(path)}: not expected, got {_spec(leaf)}" for path, leaf in given.items()
+    ]
     if differences:
         listed = "\n  ".join(sorted(differences))
         raise ValueError(
-            f"state does not fit {type(module).__name__}; build the module from the config and streams "
-            f"that it was saved with. Differences:\n  {listed}"
+            f"state does not fit {type(module).__name__}; build the module from the config and "
+            f"streams that it was saved with. Differences:\n  {listed}"
         )
     for update in updates:
         update()

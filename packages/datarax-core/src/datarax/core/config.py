@@ -11,7 +11,6 @@ from flax import nnx
 from datarax.core import _sole_owner as _sole_owner
 from datarax.core._statistics_values import FrozenStatistics, frozen_statistics
 
-
 if TYPE_CHECKING:
     from datarax.operators.batch_mix_operator import (
         BatchMixOperatorConfig as BatchMixOperatorConfig,
@@ -25,9 +24,7 @@ def require_bools(config: object, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
         if not isinstance(value, bool):
-            raise TypeError(
-                f"{type(config).__name__}.{field} must be True or False, got {value!r}"
-            )
+            raise TypeError(f"{type(config).__name__}.{field} must be True or False, got {value!r}")
 
 
 def require_names(config: object, *fields: str, optional: bool = False) -> None:
@@ -53,8 +50,8 @@ class DataraxModuleConfig:
     Args:
       cacheable: remember the result for a batch of the very same `jax.Array`s. Only deterministic
         modules can; NumPy arrays can change under the cache and are therefore never looked up.
-      batch_stats_fn: a function (or `nnx.Module`) that `compute_statistics` calls with its argument;
-        returns a dict of numbers and arrays, which reaches `apply` as `stats`.
+      batch_stats_fn: a function (or `nnx.Module`) that `compute_statistics` calls with its
+        argument; returns a dict of numbers and arrays, which reaches `apply` as `stats`.
       precomputed_stats: a dict of numbers and arrays that reaches `apply` as `stats`.
 
     Raises:
@@ -80,8 +77,8 @@ class DataraxModuleConfig:
             return
         if self.batch_stats_fn is not None:
             raise ValueError(
-                f"{type(self).__name__} has both batch_stats_fn and precomputed_stats, of which one "
-                "would never be read; give one of them"
+                f"{type(self).__name__} has both batch_stats_fn and precomputed_stats, of which "
+                "one would never be read; give one of them"
             )
         statistics = frozen_statistics(
             f"{type(self).__name__}.precomputed_stats", self.precomputed_stats

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, UInt32
 
+from datarax.core import _batch_checks, _rows
 from datarax.core import _sole_owner as _sole_owner
-from datarax.core import _rows
-
 
 RESERVED_FIELD = "valid_mask"
 
@@ -66,10 +65,10 @@ def _merged(name: str, old: Any, updates: Mapping[str, Any]) -> dict[str, Any]:
 class Batch:
     """Records side by side, with a mask that tells records from padding.
 
-    Made by `Batch.from_arrays` or `Batch.from_elements`, which validate. Reads like a mapping of its
-    data fields, except that `len` counts rows. A `Batch` of NumPy arrays stays on the host until
-    something needs a device. Passes through every JAX transformation; metadata stays on the host
-    and is None on the other side of one (operators attach it again).
+    Made by `Batch.from_arrays` or `Batch.from_elements`, which validate. Reads like a mapping of
+    its data fields, except that `len` counts rows. A `Batch` of NumPy arrays stays on the host
+    until something needs a device. Passes through every JAX transformation; metadata stays on the
+    host and is None on the other side of one (operators attach it again).
 
     Args:
       data: pytree of arrays `(batch, ...)`, usually a dict of fields.
@@ -133,6 +132,8 @@ class Batch:
                 "data must not have a field 'valid_mask', the name under which as_dict() puts the "
                 "mask; rename the field or pass valid_mask=..."
             )
+        if valid_mask is not None:
+            valid_mask = _batch_checks.as_mask(valid_mask)
         rows = _rows.count_rows("data", data)
         if not rows:
             raise ValueError(f"data must have at least one leaf and one row, got {data!r}")
@@ -140,10 +141,10 @@ class Batch:
             data=data,
             states={} if states is None else _rows.as_leaves("states", states),
             valid_mask=np.ones(rows, bool) if valid_mask is None else valid_mask,
-            record_index=_as_uint32("record_index", record_index),
-            epoch=_as_uint32("epoch", epoch),
+            record_index=_batch_checks.as_uint32("record_index", record_index),
+            epoch=_batch_checks.as_uint32("epoch", epoch),
             batch_state={} if batch_state is None else _rows.as_leaves("batch_state", batch_state),
-            metadata=metadata,  # pyright: ignore[reportArgumentType]
+            metadata=_batch_checks.as_entries(metadata),
             batch_metadata=batch_metadata,
         )._checked(rows)
 
@@ -205,13 +206,14 @@ class Batch:
         return self._fields().keys()
 
     def as_dict(self) -> dict[str, Any]:
-        """The data fields and `valid_mask` in one dict: the structure of a batcher's `batch_spec`."""
+        """The data fields and `valid_mask` in one dict, structured like a batcher's `batch_spec`."""
         return {**self._fields(), RESERVED_FIELD: self.valid_mask}
 
     def _fields(self) -> Mapping[str, Any]:
         if not isinstance(self.data, Mapping):
             raise TypeError(
-                f"data must be a dict to be read by field, got {type(self.data).__name__}; use batch.data"
+                f"data must be a dict to be read by field, got {type(self.data).__name__}; "
+                "use batch.data"
             )
         return self.data
 
@@ -223,44 +225,21 @@ class Batch:
           ValueError: if rows differ in number, or if a new `valid_mask` would turn padding into a
             record (of a traced mask, only rows valid before stay valid).
         """
-        if "valid_mask" in fields:
-            fields["valid_mask"] = _narrowed(self.valid_mask, fields["valid_mask"])
-        for name in ("record_index", "epoch"):
-            if name in fields:
-                fields[name] = _as_uint32(name, fields[name])
-        for name in ("data", "states", "batch_state"):
-            if name in fields:
-                fields[name] = _rows.as_leaves(name, fields[name])
+        for name, value in fields.items():
+            if name == "valid_mask":
+                fields[name] = _batch_checks.narrowed(self.valid_mask, value)
+            elif name in ("record_index", "epoch"):
+                fields[name] = _batch_checks.as_uint32(name, value)
+            elif name in ("data", "states", "batch_state"):
+                fields[name] = _rows.as_leaves(name, value)
+            elif name == "metadata":
+                fields[name] = _batch_checks.as_entries(value)
         new = dataclasses.replace(self, **fields)
         # Inside vmap a Batch has lost its batch axis, and there is nothing to count.
         return new._checked(self.batch_size) if jnp.ndim(self.valid_mask) == 1 else new
 
     def _checked(self, rows: int) -> Self:
-        _rows.count_rows("data", self.data, rows)
-        _rows.count_rows("states", self.states, rows)
-        if jnp.result_type(self.valid_mask) != jnp.bool_:
-            raise TypeError(f"valid_mask must be bool, got {jnp.result_type(self.valid_mask)}")
-        for name in ("valid_mask", "record_index"):
-            value = getattr(self, name)
-            if value is not None and jnp.shape(value) != (rows,):
-                raise ValueError(f"{name} must have shape ({rows},), got {jnp.shape(value)}")
-        if self.epoch is not None and jnp.shape(self.epoch) != ():
-            raise ValueError(f"epoch must be a scalar, got shape {jnp.shape(self.epoch)}")
-        if isinstance(self.metadata, str) or (
-            self.metadata is not None and not isinstance(self.metadata, Sequence)
-        ):
-            raise TypeError(
-                "metadata must be a sequence with one entry a row, got "
-                f"{type(self.metadata).__name__}; use batch_metadata for the whole batch"
-            )
-        if self.metadata is not None and len(self.metadata) != rows:
-            raise ValueError(
-                f"metadata must have one entry for each of the {rows} rows, got {len(self.metadata)}"
-            )
-        if not isinstance(self.valid_mask, np.ndarray | jax.Array):
-            object.__setattr__(self, "valid_mask", np.asarray(self.valid_mask))
-        if self.metadata is not None:
-            object.__setattr__(self, "metadata", tuple(self.metadata))
+        _batch_checks.check_lengths(self, rows)
         return self
 
     def element(self, index: int) -> Element:
@@ -336,25 +315,8 @@ class Batch:
             (`epoch`, `batch_state`, `batch_metadata`) is not the same in all.
         """
         batches = list(batches)
-        if not batches:
-            raise ValueError("batches must hold at least one Batch, got none")
+        _batch_checks.require_joinable(batches)
         first = batches[0]
-        for name in ("data", "states"):
-            records = [jax.tree.map(_record_spec, getattr(batch, name)) for batch in batches]
-            _rows.require_same_spec(name, records, "batch")
-        for name in ("record_index", "metadata"):
-            missing = [number for number, batch in enumerate(batches) if getattr(batch, name) is None]
-            if missing and len(missing) < len(batches):
-                raise ValueError(
-                    f"{name} must be there in all batches or in none, but batches {missing} have none"
-                )
-        for name in ("epoch", "batch_state", "batch_metadata"):
-            for number, batch in enumerate(batches):
-                if not _equal(getattr(first, name), getattr(batch, name)):
-                    raise ValueError(
-                        f"{name} must be the same in all batches, but batch {number} differs from "
-                        f"batch 0; make it the same first, for example with replace({name}=...)"
-                    )
 
         def joined(name: str) -> Any:
             return jax.tree.map(
@@ -387,45 +349,6 @@ class Batch:
         except (AttributeError, TypeError, IndexError):
             # JAX fills pytrees with placeholders that have no shape.
             return f"Batch(data={self.data!r}, valid_mask={self.valid_mask!r})"
-
-
-def _record_spec(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-
-
-def _as_uint32(name: str, value: Any) -> Any:
-    if value is None or getattr(value, "dtype", None) == np.uint32:
-        return value
-    array = _rows.as_leaf(name, value)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, got {array.dtype}")
-    if isinstance(array, jax.core.Tracer):
-        return array.astype(jnp.uint32)
-    host = np.asarray(array)
-    if host.size and not 0 <= host.min() <= host.max() < 2**32:
-        raise ValueError(f"{name} must lie between 0 and 2**32 - 1, got {host.min()} to {host.max()}")
-    return array.astype(np.uint32)
-
-
-def _narrowed(old: Any, new: Any) -> Any:
-    """The new mask, which must not turn padding into records."""
-    if isinstance(old, jax.core.Tracer) or isinstance(new, jax.core.Tracer):
-        return old & new
-    if jnp.shape(new) == jnp.shape(old) and np.any(np.asarray(new) & ~np.asarray(old)):
-        rows = np.flatnonzero(np.asarray(new) & ~np.asarray(old)).tolist()
-        raise ValueError(
-            f"valid_mask must not turn padding into records, but rows {rows} were invalid; make a "
-            "new batch with Batch.from_arrays"
-        )
-    return new
-
-
-def _equal(left: Any, right: Any) -> bool:
-    left_leaves, left_structure = jax.tree.flatten(left)
-    right_leaves, right_structure = jax.tree.flatten(right)
-    return left_structure == right_structure and all(
-        a is b or bool(np.all(a == b)) for a, b in zip(left_leaves, right_leaves, strict=True)
-    )
 
 
 def _register(kind: type[Any], *, host_only: tuple[str, ...]) -> None:

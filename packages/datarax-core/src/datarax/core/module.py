@@ -74,7 +74,9 @@ class DataraxModule(nnx.Module):
         self.rngs = _randomness.own_streams(self._label(), rngs, streams) if streams else None
         self._operation_count = OperationCount(np.zeros((2, 2), np.uint32))
         statistics = config.precomputed_stats
-        self._statistics = Statistics({} if statistics is None else {"precomputed": dict(statistics)})
+        self._statistics = Statistics(
+            {} if statistics is None else {"precomputed": dict(statistics)}
+        )
         if isinstance(config.batch_stats_fn, nnx.Module):
             self._batch_stats_module = config.batch_stats_fn
 
@@ -144,7 +146,7 @@ class DataraxModule(nnx.Module):
         return self._keep_statistics("computed", "the result of batch_stats_fn", function(data))
 
     def get_statistics(self) -> dict[str, Any] | None:
-        """Statistics set by hand; else precomputed ones until a reset; else computed ones; else None."""
+        """The statistics set by hand, else precomputed, else computed, or None if there are none."""
         kept = self._statistics.get_value()
         for kind in ("given", "precomputed", "computed"):
             if kind in kept:

@@ -21,9 +21,9 @@ class OperatorModule(DataraxModule):
     """Base class of operators: implement `apply`, and `generate_random_params` if stochastic.
 
     `op(batch)` runs `apply_batch` as one compiled call; inside a caller's `jax.jit`, `nnx.jit`,
-    `jax.grad`, `jax.lax.scan` or `shard_map` it is traced inline, with the same result. If the batch
-    has a `record_index`, a record's random parameters depend on the operator's base key, the epoch
-    and the record alone; otherwise each call draws the next key of the operator's stream.
+    `jax.grad`, `jax.lax.scan` or `shard_map` it is traced inline, with the same result. If the
+    batch has a `record_index`, a record's random parameters depend on the operator's base key, the
+    epoch and the record alone; otherwise each call draws the next key of the operator's stream.
 
     Args:
       config: what the operator shall do.
@@ -224,7 +224,7 @@ class OperatorModule(DataraxModule):
         return jax.eval_shape(one, jax.random.key(0), data, state)
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
-        """The spec of a transformed record. Operators that change fields, shapes or dtypes override it.
+        """The spec of a transformed record; operators that change fields, shapes or dtypes override.
 
         Args:
           input_spec: pytree of `jax.ShapeDtypeStruct`s, one record's fields.
@@ -252,8 +252,8 @@ def require_batch(operator: OperatorModule, batch: object) -> None:
     """Raises a TypeError that says how to make a `Batch` of what came."""
     if not isinstance(batch, Batch):
         raise TypeError(
-            f"{type(operator).__name__} transforms a Batch, got {type(batch).__name__}; make one with "
-            "Batch.from_arrays(...) or Batch.from_elements(...)"
+            f"{type(operator).__name__} transforms a Batch, got {type(batch).__name__}; make one "
+            "with Batch.from_arrays(...) or Batch.from_elements(...)"
         )
 
 

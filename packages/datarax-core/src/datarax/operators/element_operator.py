@@ -14,7 +14,6 @@ from datarax.core.config import ElementOperatorConfig
 from datarax.core.element_batch import Element
 from datarax.core.operator import OperatorModule
 
-
 ElementFunction = Callable[[Element, Key[Array, ""] | None], Element]
 
 
