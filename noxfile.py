@@ -133,8 +133,9 @@ def unit(session: nox.Session, dist: str) -> None:
     install(session, [dist], "test")
     folder = PROJECTS[dist]["folder"].relative_to(ROOT)
     documents = [str(folder / name) for name in ("README.md", "CHANGELOG.md")]
-    modules = ["--doctest-modules", *installed_modules(session, dist)]
-    targets = [str(folder / "tests"), *documents, *modules]
+    modules = Path(session.create_tmp()) / "modules.txt"
+    modules.write_text("\n".join(installed_modules(session, dist)), encoding="utf-8")
+    targets = [str(folder / "tests"), *documents, "--doctest-modules", f"@{modules}"]
     session.run("pytest", *targets, *session.posargs, env=NO_SOURCE_TREE)
 
 

@@ -1,0 +1,89 @@
+"""What the files of the repository say about each other stays true."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
+NAMES = [package.name for package in PACKAGES]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND = 'python -m pip install "nox[uv]" && python -m nox'
+# Their names are documented on the pages of the modules that they take them from.
+PACKAGES_THAT_REEXPORT = {"datarax.operators", "datarax.operators.modality.image"}
+
+every_package = pytest.mark.parametrize("package", PACKAGES, ids=NAMES)
+
+
+def public_modules():
+    """The modules whose dotted names have no private part, from the paths of the sources."""
+    for source in ROOT.glob("packages/*/src"):
+        for path in source.rglob("*.py"):
+            parts = path.relative_to(source).with_suffix("").parts
+            dotted = ".".join(parts).removesuffix(".__init__")
+            if "._" not in dotted:
+                yield dotted
+
+
+def test_ci_runs_the_command_of_the_readme():
+    """The README's test command is, to the letter, what `.ci/run` runs last."""
+    assert f"```console\n{COMMAND}\n```" in README
+    last = (ROOT / ".ci/run").read_text(encoding="utf-8").strip().splitlines()[-1]
+    assert last == COMMAND
+
+
+@every_package
+def test_readme_names_the_package(package):
+    """The table of the README has a row for every package."""
+    assert f"| [`{package.name}`](packages/{package.name}) |" in README
+
+
+def test_every_public_module_has_an_api_page():
+    """The API pages of the documentation are those of the public modules, no more and no fewer."""
+    pages = {
+        path.stem
+        for path in ROOT.glob("docs/api/*.md")
+        if f".. automodule:: {path.stem}\n" in path.read_text(encoding="utf-8")
+    }
+    assert pages == set(public_modules()) - PACKAGES_THAT_REEXPORT
+
+
+@every_package
+def test_changelog_starts_with_the_version(package):
+    """The newest entry of a changelog is the version in `pyproject.toml`, or is unreleased."""
+    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (package / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## \[(.*?)\]", changelog, flags=re.MULTILINE)
+    assert project["name"] == package.name
+    assert next(entry for entry in entries if entry != "Unreleased") == project["version"]
+
+
+@every_package
+def test_package_carries_the_license(package):
+    """An sdist cannot reach the root, so each package has its own copy of the license."""
+    assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+@every_package
+def test_package_tests_run_under_the_same_settings(package):
+    """All suites share one conftest: eight CPU devices and strict dtype promotion."""
+    settings = (ROOT / "tests-integration/conftest.py").read_bytes()
+    assert (package / "tests/conftest.py").read_bytes() == settings
+
+
+@pytest.mark.parametrize("package", ["flax", "jax", "numpy"])
+def test_lowest_constraints_are_the_declared_floors(package):
+    """`nox -s lowest` tests exactly the oldest versions that the packages declare."""
+    constraints = (ROOT / "constraints/lowest.txt").read_text(encoding="utf-8")
+    pinned = re.search(rf"^{package}==(.*)$", constraints, flags=re.MULTILINE)[1]
+    floors = {
+        floor
+        for folder in PACKAGES
+        for floor in re.findall(
+            rf'"{package}>=([\d.]+)"', (folder / "pyproject.toml").read_text(encoding="utf-8")
+        )
+    }
+    assert floors
+    assert all(f"{pinned}.0".startswith(f"{floor}.") for floor in floors)
