@@ -14,6 +14,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -59,26 +60,33 @@ Run = Callable[[Sequence[Any], Batch], tuple[list[Any], list[Any], Recipe]]
 
 
 class Binding:
-    """An operator's Variables and compiled function, as long as its attributes stay as they are."""
+    """An operator's Variables and compiled function, as long as its attributes stay as they are.
+
+    Holds no reference to the operator itself, which the binding must not keep alive.
+    """
 
     def __init__(self, operator: OperatorModule) -> None:
         graphdef, state = nnx.split(operator)
-        self._nodes = [node for _, node in nnx.iter_graph(operator) if _contents(node) is not None]
-        self._seen = [list(_contents(node) or ()) for node in self._nodes]
+        self._inner = [
+            node
+            for _, node in nnx.iter_graph(operator)
+            if node is not operator and _contents(node) is not None
+        ]
+        self._seen = self._attributes(operator)
         self.variables = [variable for _, variable in variables(operator)]
         self.run = _shared_run(graphdef, state)
         self.cache = IdentityCache()
 
-    def is_current(self) -> bool:
+    def _attributes(self, operator: OperatorModule) -> list[Any]:
+        found = list(vars(operator).values())
+        for node in self._inner:
+            found += _contents(node) or ()
+        return found
+
+    def is_current(self, operator: OperatorModule) -> bool:
         """Whether every attribute in the operator's graph is still the same object."""
-        for node, seen in zip(self._nodes, self._seen, strict=True):
-            contents = _contents(node) or ()
-            if len(contents) != len(seen):
-                return False
-            for now, before in zip(contents, seen, strict=True):
-                if now is not before:
-                    return False
-        return True
+        now, seen = self._attributes(operator), self._seen
+        return len(now) == len(seen) and all(map(is_, now, seen))
 
 
 def _contents(node: Any) -> Any:
@@ -95,7 +103,7 @@ _bindings: weakref.WeakKeyDictionary[OperatorModule, Binding] = weakref.WeakKeyD
 
 def _binding(operator: OperatorModule) -> Binding:
     binding = _bindings.get(operator)
-    if binding is None or not binding.is_current():
+    if binding is None or not binding.is_current(operator):
         binding = _bindings[operator] = Binding(operator)
     return binding
 

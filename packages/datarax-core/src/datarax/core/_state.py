@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from datarax.core._statistics_values import frozen_statistics
+
 Path = tuple[str, ...]
 
 
@@ -57,7 +59,8 @@ def write(module: nnx.Module, state: Mapping[str, Any]) -> None:
     for path, variable in variables(module):
         if isinstance(variable, Statistics):
             below = {p: given.pop(p) for p in list(given) if p[: len(path)] == path}
-            plan(variable, _nested({p[len(path) :]: np.array(v) for p, v in below.items()}))
+            value = _nested({p[len(path) :]: leaf for p, leaf in below.items()})
+            plan(variable, frozen_statistics(_text(path), value))
             continue
         leaves, structure = jax.tree_util.tree_flatten_with_path(variable.get_raw_value())
         values = []

@@ -1,0 +1,267 @@
+"""The compiled call: one trace for what is alike, and always the truth about the operator."""
+
+import gc
+import pickle
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from datarax.core import _dispatch
+from datarax.core.config import OperatorConfig
+from datarax.core.element_batch import Batch
+from datarax.core.operator import OperatorModule
+
+
+class Traced(OperatorModule):
+    """Adds an offset to `x` and notes every trace."""
+
+    traces = 0
+
+    def __init__(self, config, *, rngs=None, name=None):
+        super().__init__(config, rngs=rngs, name=name)
+        self.offset = nnx.Param(jnp.float32(1))
+        self.factor = 1.0
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        type(self).traces += 1
+        x = data["x"] * np.float32(self.factor) + self.offset
+        if stats is not None:
+            x = x - stats["mean"].astype(jnp.float32)
+        return {**data, "x": x}, state, metadata
+
+
+@pytest.fixture
+def traced():
+    """A fresh class of operators, whose traces nobody else has counted."""
+    return type("Fresh", (Traced,), {"traces": 0})
+
+
+def batch(rows=4, **fields):
+    return Batch.from_arrays({"x": jnp.arange(rows, dtype=jnp.float32)}, **fields)
+
+
+def test_one_trace_for_other_values_masks_and_metadata(traced):
+    """Values, masks, metadata, parameters and statistics change without a new trace."""
+    op = traced(OperatorConfig(precomputed_stats={"mean": np.float32(0)}))
+    op(batch())
+    op(batch(valid_mask=np.arange(4) < 2, metadata=list("abcd")))
+    op.offset.set_value(jnp.float32(5))
+    np.testing.assert_array_equal(op(batch())["x"], np.arange(4) + 5)
+    assert traced.traces == 1
+    op.set_statistics({"mean": np.float32(0)})
+    op(batch())
+    op.set_statistics({"mean": np.float32(2)})
+    np.testing.assert_array_equal(op(batch())["x"], np.arange(4) + 3)
+    assert traced.traces == 2
+    op(batch(5))
+    assert traced.traces == 3
+
+
+def test_equal_operators_share_a_trace(traced):
+    """A second operator of equal config is not compiled again, and keeps its own values."""
+    one, two = traced(OperatorConfig()), traced(OperatorConfig())
+    two.offset.set_value(jnp.float32(7))
+    assert float(one(batch())["x"][0]) == 1
+    assert float(two(batch())["x"][0]) == 7
+    assert traced.traces == 1
+    assert one.get_operation_stats() == two.get_operation_stats()
+
+
+def test_a_changed_attribute_is_seen(traced):
+    """Setting a plain attribute or exchanging a Variable takes effect on the next call."""
+    op = traced(OperatorConfig())
+    assert float(op(batch())["x"][3]) == 4
+    op.factor = 2.0
+    assert float(op(batch())["x"][3]) == 7
+    op.offset = nnx.Param(jnp.float32(0))
+    assert float(op(batch())["x"][3]) == 6
+    op.factor = 1.0
+    assert float(op(batch())["x"][3]) == 3
+
+
+def test_a_changed_nested_attribute_is_seen():
+    """A change inside a submodule, list or dict of the operator takes effect too."""
+
+    class Inner(nnx.Module):
+        def __init__(self):
+            self.weights = nnx.List([nnx.Param(jnp.float32(1))])
+            self.power = 1
+
+    class Outer(OperatorModule):
+        def __init__(self, config):
+            super().__init__(config)
+            self.inner = Inner()
+
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            x = sum(w * data["x"] ** self.inner.power for w in self.inner.weights)
+            return {"x": x}, state, metadata
+
+    op = Outer(OperatorConfig())
+    assert float(op(batch())["x"][3]) == 3
+    op.inner.power = 2
+    assert float(op(batch())["x"][3]) == 9
+    op.inner.weights.append(nnx.Param(jnp.float32(10)))
+    assert float(op(batch())["x"][3]) == 99
+
+
+def test_variables_tell_the_truth_after_every_call():
+    """State that apply_batch changes is in its Variable at once, for split and checkpoints."""
+
+    class Tally(OperatorModule):
+        def __init__(self, config):
+            super().__init__(config)
+            self.seen = nnx.Variable(jnp.float32(0))
+
+        def apply_batch(self, batch, stats=None):
+            self.seen[...] += batch["x"].sum()
+            return batch
+
+    op = Tally(OperatorConfig())
+    op(batch())
+    op(batch())
+    assert float(op.seen.get_value()) == 12
+    assert float(nnx.state(op)["seen"].get_value()) == 12
+    assert op.get_state()["_operation_count"][0, 0] == 8
+
+
+def test_an_unhashable_attribute_still_compiles(traced):
+    """An attribute that cannot be hashed only keeps the operator from sharing its trace."""
+
+    class Unhashable:
+        __hash__ = None
+
+        def __eq__(self, other):
+            return self is other
+
+    op = traced(OperatorConfig())
+    op.extra = Unhashable()
+    op(batch())
+    op(batch())
+    assert traced.traces == 1
+
+
+def test_a_dropped_operator_is_freed(traced):
+    """The compiled call keeps no operator alive."""
+    op = traced(OperatorConfig())
+    op(batch())
+    gone = weakref.ref(op)
+    del op
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_shared_calls_are_bounded(monkeypatch, traced):
+    """The oldest static part is forgotten when too many are kept."""
+    monkeypatch.setattr(_dispatch, "_runs", type(_dispatch._runs)())
+    monkeypatch.setattr(_dispatch, "MAX_SHARED_RUNS", 2)
+    for name in "abc":
+        traced(OperatorConfig(), name=name)(batch())
+    assert len(_dispatch._runs) == 2
+
+
+def test_disable_jit_gives_the_same(traced):
+    """With compilation switched off, results and counts are the same."""
+    op = traced(OperatorConfig())
+    with jax.disable_jit():
+        np.testing.assert_array_equal(op(batch())["x"], np.arange(4) + 1)
+    assert op.get_operation_stats()["applied_count"] == 4
+
+
+def test_a_called_operator_can_be_pickled():
+    """What a call keeps for itself is not part of the operator."""
+    op = Traced(OperatorConfig(), name="kept")
+    op(batch())
+    twin = pickle.loads(pickle.dumps(op))
+    np.testing.assert_array_equal(twin(batch())["x"], op(batch())["x"])
+    assert twin.get_operation_stats() == op.get_operation_stats()
+
+
+def cached(traced, **options):
+    return traced(OperatorConfig(cacheable=True, **options))
+
+
+def test_the_cache_returns_the_same_result_for_the_same_arrays(traced):
+    """The very same arrays give the very same result, counted and with their own metadata."""
+    op = cached(traced)
+    b = batch(metadata=list("abcd"), valid_mask=jnp.array([True, True, True, False]))
+    first = op(b)
+    again = op(b.replace(metadata=list("efgh")))
+    assert again["x"] is first["x"]
+    assert again.metadata == tuple("efgh")
+    assert op.get_operation_stats() == {"applied_count": 6, "skipped_count": 0}
+    op.reset_cache()
+    assert op(b)["x"] is not first["x"]
+
+
+def test_the_cache_is_off_by_default(traced):
+    """Without cacheable=True every call computes."""
+    op, b = traced(OperatorConfig()), batch(valid_mask=jnp.ones(4, bool))
+    assert op(b)["x"] is not op(b)["x"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda op: op.offset.set_value(jnp.float32(3)),
+        lambda op: op.set_statistics({"mean": 1.0}),
+        lambda op: op.reset_statistics(),
+        lambda op: setattr(op, "factor", 4.0),
+    ],
+    ids=["parameter", "statistics", "reset", "attribute"],
+)
+def test_the_cache_drops_what_changed(traced, change):
+    """A change of parameters, statistics or attributes is never answered from the cache."""
+    op = cached(traced, precomputed_stats={"mean": 0.5})
+    b = batch(valid_mask=jnp.ones(4, bool))
+    before = np.asarray(op(b)["x"])
+    change(op)
+    fresh = np.asarray(op(b)["x"])
+    op.reset_cache()
+    np.testing.assert_array_equal(fresh, op(b)["x"])
+    assert not np.array_equal(before, fresh)
+
+
+def test_the_cache_never_answers_for_arrays_that_can_change(traced):
+    """A NumPy array that was changed in place is computed again."""
+    op = cached(traced)
+    x = np.zeros(4, np.float32)
+    b = Batch.from_arrays({"x": x}, valid_mask=jnp.ones(4, bool))
+    assert float(op(b)["x"][0]) == 1
+    x[0] = 9
+    assert float(op(b)["x"][0]) == 10
+
+
+def test_the_cache_is_bounded_and_keeps_no_input_alive(traced):
+    """Entries go with their arrays, and the number of entries has a limit."""
+    op = cached(traced)
+    mask = jnp.ones(4, bool)
+    batches = [batch(valid_mask=mask) for _ in range(20)]
+    for b in batches:
+        op(b)
+    entries = _dispatch._bindings[op].cache._entries
+    assert len(entries) == 8
+    del b, batches
+    gc.collect()
+    assert len(entries) == 0
+
+
+def test_an_operator_that_changes_state_is_not_cached():
+    """A result that comes with a change of state is computed every time."""
+
+    class Tally(OperatorModule):
+        def __init__(self, config):
+            super().__init__(config)
+            self.calls = nnx.Variable(jnp.int32(0))
+
+        def apply_batch(self, batch, stats=None):
+            self.calls[...] += 1
+            return batch.replace(data={"x": batch["x"] + 1})
+
+    op, b = Tally(OperatorConfig(cacheable=True)), batch(valid_mask=jnp.ones(4, bool))
+    op(b)
+    op(b)
+    assert int(op.calls.get_value()) == 2

@@ -1,0 +1,306 @@
+"""The four rules of randomness, for both kinds of keys and on several devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from datarax.core import _randomness
+from datarax.core.config import OperatorConfig
+from datarax.core.element_batch import Batch
+from datarax.core.operator import OperatorModule
+
+
+KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+DEVICES = pytest.mark.parametrize("devices", [1, 2, 8])
+
+
+class Draw(OperatorModule):
+    """Writes the numbers that it draws for each record into the field `drawn`."""
+
+    def generate_random_params(self, rng, data_shapes):
+        rows = data_shapes["x"][0]
+        normal, bits = jax.random.split(rng)
+        return {
+            "normal": jax.random.normal(normal, (rows, 3)),
+            "bits": jax.random.bits(bits, (rows,), jnp.uint32),
+        }
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        return {**data, "drawn": random_params}, state, metadata
+
+
+class DrawOnce(Draw):
+    """Writes one draw for the whole batch into every row."""
+
+    per_record_params = False
+
+    def generate_random_params(self, rng, data_shapes):
+        return jax.random.normal(rng, (3,))
+
+
+def operator(implementation="threefry2x32", seed=0, stream="draw", kind=Draw, **options):
+    rngs = nnx.Rngs(**{stream: jax.random.key(seed, impl=implementation)})
+    config = OperatorConfig(stochastic=True, stream_name=stream, **options)
+    return kind(config, rngs=rngs)
+
+
+def indexed(index, epoch=0, mask=None):
+    return Batch.from_arrays(
+        {"x": np.zeros((len(index), 2), np.float32)},
+        record_index=index,
+        epoch=epoch,
+        valid_mask=mask,
+    )
+
+
+def plain(rows=4):
+    return Batch.from_arrays({"x": np.zeros((rows, 2), np.float32)})
+
+
+def drawn(batch):
+    return np.asarray(batch["drawn"]["normal"]), np.asarray(batch["drawn"]["bits"])
+
+
+def same(left, right):
+    return all(np.array_equal(a, b) for a, b in zip(drawn(left), drawn(right), strict=True))
+
+
+@KEYS
+def test_apply_is_pure(implementation):
+    """Rule 1: apply draws nothing itself, so the same parameters give the same result."""
+    op = operator(implementation)
+    before = op.get_state()
+    params = {"normal": jnp.arange(3.0), "bits": jnp.uint32(1)}
+    for _ in range(2):
+        data, _, metadata = op.apply({"x": jnp.zeros(2)}, {}, "kept", params)
+        assert data["drawn"] is params
+        assert metadata == "kept"
+    jax.tree.map(np.testing.assert_array_equal, op.get_state(), before)
+
+
+@KEYS
+def test_a_record_draws_the_same_in_any_company(implementation):
+    """Rule 2: batch size, order, padding and the call before do not matter to a record."""
+    op = operator(implementation)
+    whole = drawn(op(indexed(np.arange(7), epoch=2)))
+    for index in ([6], [3, 0], [5, 4, 3, 2, 1], [2, 2, 6, 1, 0, 5, 3, 4, 6]):
+        mask = np.arange(len(index)) != 1
+        for got, expected in zip(drawn(op(indexed(index, 2, mask))), whole, strict=True):
+            np.testing.assert_array_equal(got, expected[index])
+
+
+@KEYS
+def test_records_and_epochs_differ(implementation):
+    """Rule 2: no two records of an epoch, and no two epochs of a record, draw alike."""
+    op = operator(implementation)
+    bits = np.concatenate([drawn(op(indexed(np.arange(50), epoch)))[1] for epoch in range(4)])
+    assert len(np.unique(bits)) == 200
+
+
+@KEYS
+def test_a_missing_epoch_is_epoch_0(implementation):
+    """Rule 2: a batch with indices alone draws like the first epoch."""
+    op = operator(implementation)
+    without = indexed(np.arange(3)).replace(epoch=None)
+    assert same(op(without), op(indexed(np.arange(3), 0)))
+
+
+@KEYS
+def test_the_whole_range_of_indices_counts(implementation):
+    """Rule 2: indices that differ in any of their 32 bits draw differently."""
+    index = np.array([0] + [2**bit for bit in range(32)], np.uint32)
+    bits = drawn(operator(implementation)(indexed(index)))[1]
+    assert len(np.unique(bits)) == 33
+
+
+@KEYS
+def test_indexed_calls_do_not_advance_the_stream(implementation):
+    """Rule 2: a call on records with indices leaves the operator's stream where it was."""
+    op = operator(implementation)
+    op(indexed(np.arange(3)))
+    op.apply_batch(indexed(np.arange(3)))
+    assert op.rngs.draw.count.get_value() == 0
+
+
+@KEYS
+def test_records_draw_the_same_after_a_restore(implementation):
+    """Rule 2: an operator with the same base key, however restored, draws the same."""
+    op, other = operator(implementation), operator(implementation, seed=8)
+    other.set_state(op.get_state())
+    assert same(op(indexed(np.arange(4), 3)), other(indexed(np.arange(4), 3)))
+
+
+@KEYS
+@DEVICES
+def test_records_draw_the_same_on_any_number_of_devices(implementation, devices):
+    """Rule 2: sharding the batch, by jit or by shard_map, changes no record's numbers."""
+    op = operator(implementation)
+    batch = indexed(np.arange(16)[::-1], epoch=5)
+    expected = drawn(op(batch))
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    specs = jax.tree.map(lambda leaf: P("data") if np.ndim(leaf) else P(), batch)
+    sharded = jax.device_put(batch, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs))
+    mapped = jax.shard_map(
+        lambda b: op(b).data["drawn"], mesh=mesh, in_specs=(specs,), out_specs=P("data")
+    )
+    for got in (op(sharded)["drawn"], jax.jit(mapped)(sharded)):
+        np.testing.assert_array_equal(got["normal"], expected[0])
+        np.testing.assert_array_equal(got["bits"], expected[1])
+
+
+@KEYS
+def test_eager_jit_scan_and_grad_agree(implementation):
+    """Rule 2: where the call is traced does not matter."""
+    op = operator(implementation)
+    batch = indexed(np.arange(6), epoch=1)
+    expected = op(batch)
+    assert same(jax.jit(lambda b: op(b))(batch), expected)
+    assert same(nnx.jit(lambda op, b: op(b))(op, batch), expected)
+    assert same(op.apply_batch(batch), expected)
+    assert same(operator(implementation, batch_strategy="scan")(batch), expected)
+
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), batch)
+    _, out = jax.lax.scan(lambda carry, b: (carry, op(b)), None, stacked)
+    assert same(jax.tree.map(lambda leaf: leaf[1], out), expected)
+
+    def loss(x):
+        return (op(batch.replace(data={"x": x}))["drawn"]["normal"] * x[:, :1]).sum()
+
+    gradient = jax.grad(loss)(jnp.zeros((6, 2)))
+    np.testing.assert_allclose(gradient[:, 0], drawn(expected)[0].sum(1), rtol=1e-6)
+
+
+@KEYS
+def test_a_draw_for_the_batch_comes_from_its_first_valid_record(implementation):
+    """Operators that draw once for a batch take the first valid row's record, padding aside."""
+    op = operator(implementation, kind=DrawOnce)
+
+    def draw(index, mask):
+        return np.asarray(op(indexed(index, 4, np.array(mask)))["drawn"])[0]
+
+    one = draw([7, 3], [True, True])
+    np.testing.assert_array_equal(one, draw([5, 7, 9], [False, True, True]))
+    assert not np.array_equal(one, draw([3, 7], [True, True]))
+
+
+@KEYS
+def test_calls_differ_and_repeat_from_the_seed(implementation):
+    """Rule 3: without indices every call draws anew, in a sequence that the seed determines."""
+    one, two = operator(implementation), operator(implementation)
+    sequence = [drawn(one(plain()))[1] for _ in range(4)]
+    assert len(np.unique(np.concatenate(sequence))) == 16
+    for expected in sequence:
+        np.testing.assert_array_equal(drawn(two(plain()))[1], expected)
+    assert one.rngs.draw.count.get_value() == 4
+
+
+@KEYS
+def test_the_sequence_is_the_same_eager_and_compiled(implementation):
+    """Rule 3: op(batch), apply_batch and nnx.jit take their turns in one sequence."""
+    one, two = operator(implementation), operator(implementation)
+    run = nnx.jit(lambda op, b: op(b))
+    expected = [one(plain()) for _ in range(4)]
+    got = [two(plain()), run(two, plain()), two.apply_batch(plain()), two(plain())]
+    assert all(map(same, got, expected))
+
+
+@KEYS
+def test_the_sequence_goes_on_after_a_restore(implementation):
+    """Rule 3: the place in the sequence is part of the checkpoint."""
+    one, two = operator(implementation), operator(implementation)
+    one(plain())
+    two.set_state(one.get_state())
+    assert same(one(plain()), two(plain()))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        jax.jit,
+        lambda f: lambda b: jax.lax.scan(lambda c, _: (c, f(b)), None, None, length=2),
+        lambda f: lambda b: jax.grad(lambda x: f(b.replace(data={"x": x}))["x"].sum())(b["x"]),
+    ],
+    ids=["jit", "scan", "grad"],
+)
+def test_a_stream_that_cannot_advance_is_an_error(transform):
+    """Rule 3: closing over the operator in a transformation names nnx.jit and record_index."""
+    op = operator()
+    with pytest.raises(ValueError, match=r"cannot advance its random stream .* nnx.jit .* record_"):
+        transform(op)(plain())
+    assert op.rngs.draw.count.get_value() == 0
+
+
+def test_a_failed_call_does_not_advance_the_stream():
+    """Rule 3: when apply raises, eagerly or compiled, the next call draws what this one would."""
+
+    class Fails(Draw):
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            if data["x"].shape != (2,):
+                raise ValueError("wrong width")
+            return super().apply(data, state, metadata, random_params, stats)
+
+    op = operator(kind=Fails)
+    bad = Batch.from_arrays({"x": np.zeros((4, 3), np.float32)})
+    before = op.get_state()
+    for call in (op, op.apply_batch, lambda b: nnx.jit(lambda op, b: op(b))(op, b)):
+        with pytest.raises(ValueError, match="wrong width"):
+            call(bad)
+        jax.tree.map(np.testing.assert_array_equal, op.get_state(), before)
+
+
+@KEYS
+def test_others_never_change_an_operators_numbers(implementation):
+    """Rule 4: other streams, other operators and their calls on the same Rngs do not matter."""
+    key = jax.random.key(3, impl=implementation)
+    config = OperatorConfig(stochastic=True, stream_name="draw")
+    expected = Draw(config, rngs=nnx.Rngs(draw=key))
+    rngs = nnx.Rngs(a=1, draw=key, z=2)
+    neighbour = Draw(OperatorConfig(stochastic=True, stream_name="a"), rngs=rngs)
+    rngs.draw()
+    twin = Draw(config, rngs=rngs)
+    rngs.draw()
+    neighbour(plain())
+    assert same(twin(plain()), expected(plain()))
+    neighbour(plain())
+    assert same(twin(indexed(np.arange(4))), expected(indexed(np.arange(4))))
+    assert same(twin(plain()), expected(plain()))
+
+
+@KEYS
+def test_streams_of_one_seed_differ(implementation):
+    """Rule 4: two streams that fall back on the same default are still different streams."""
+    rngs = nnx.Rngs(jax.random.key(0, impl=implementation))
+    one, two = (
+        Draw(OperatorConfig(stochastic=True, stream_name=name), rngs=rngs) for name in "ab"
+    )
+    assert not same(one(plain()), two(plain()))
+    assert not same(one(indexed(np.arange(4))), two(indexed(np.arange(4))))
+
+
+@KEYS
+def test_stages_that_share_a_base_key_are_told_apart(implementation):
+    """Ordinal 0 is the operator alone, and each further ordinal draws differently."""
+    op = operator(implementation)
+    batch = indexed(np.arange(4))
+    results = []
+    for ordinal in range(3):
+        with _randomness.stage_ordinal(ordinal):
+            results.append(drawn(op.apply_batch(batch))[1])
+    np.testing.assert_array_equal(results[0], drawn(op(batch))[1])
+    assert len(np.unique(np.concatenate(results))) == 12
+
+
+@KEYS
+def test_per_record_numbers_are_uniform_and_uncorrelated(implementation):
+    """Numbers of neighbouring records and epochs have the mean, variance and correlation of noise."""
+    op = operator(implementation)
+    epochs = [drawn(op(indexed(np.arange(2000), epoch)))[0][:, 0] for epoch in range(2)]
+    for values in epochs:
+        assert abs(values.mean()) < 4 / np.sqrt(2000)
+        assert abs(values.var() - 1) < 4 * np.sqrt(2 / 2000)
+        assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 4 / np.sqrt(2000)
+    assert abs(np.corrcoef(*epochs)[0, 1]) < 4 / np.sqrt(2000)
