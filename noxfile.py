@@ -23,6 +23,10 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
+# pyenv has its interpreters outside PATH until one is chosen; `integration` wants them all.
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, PYENV.glob("versions/*/bin"))])
+
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
 BUILD = ROOT / "build"
@@ -202,7 +206,7 @@ def typecheck(session: nox.Session) -> None:
     shutil.rmtree(merged, ignore_errors=True)
     wheels = [str(wheel(dist)) for dist in PROJECTS]
     session.install("--target", str(merged), "--no-deps", *wheels)
-    session.run("basedpyright", *session.posargs)
+    session.run("basedpyright")
 
 
 @nox.session(requires=["build"])

@@ -1,5 +1,7 @@
 """Sphinx settings: MyST pages, and API pages from the docstrings of the installed packages."""
 
+import re
+
 project = "datarax packages"
 author = "The datarax contributors"
 copyright = "The datarax contributors"
@@ -18,5 +20,19 @@ python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 
 # The build asks no network, so names of JAX, Flax and NumPy cannot be looked up there.
-suppress_warnings = ["toc.empty_glob"]
 nitpick_ignore_regex = [(r"py:.*", r"(?!datarax\.).*"), (r"py:.*", r"datarax\.(.*\.)?_.*")]
+
+
+def _literals(_app, _what, _name, _object, _options, lines):
+    """Turn the `code` of the docstrings into literals, a plural `Batch`es included."""
+    text = "\n".join(lines)
+    lines[:] = re.sub(r"(?<![`:])`([^`]+)`(?!`)(?=(\w?))", _literal, text).split("\n")
+
+
+def _literal(match):
+    return f"``{match[1]}``" + ("\\ " if match[2] else "")
+
+
+def setup(app):
+    """Prepare each docstring before Napoleon reads it."""
+    app.connect("autodoc-process-docstring", _literals, priority=400)
