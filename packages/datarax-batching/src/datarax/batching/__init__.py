@@ -1,0 +1,11 @@
+"""Batches of one size with a validity mask, and reductions that padding cannot reach."""
+
+from datarax.batching._default import DefaultBatcher as DefaultBatcher
+from datarax.batching._default import DefaultBatcherConfig as DefaultBatcherConfig
+from datarax.batching._masked import fill_padding as fill_padding
+from datarax.batching._masked import masked_accuracy as masked_accuracy
+from datarax.batching._masked import masked_mean as masked_mean
+from datarax.batching._masked import masked_sum_count as masked_sum_count
+from datarax.batching._padding import pad_batch as pad_batch
+from datarax.batching._spec import check_batch as check_batch
+from datarax.batching._spec import record_spec as record_spec

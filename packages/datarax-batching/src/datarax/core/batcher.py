@@ -1,0 +1,84 @@
+"""`BatcherModule`: modules that group records into batches of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from datarax.core._batch_spec import batched_spec
+from datarax.core.config import StructuralConfig as StructuralConfig
+from datarax.core.element_batch import Batch, Element
+from datarax.core.structural import StructuralModule
+
+
+class BatcherModule(StructuralModule):
+    """Base class of batchers: implement `process`; calling the batcher calls it.
+
+    Args:
+      config: what the batcher shall do.
+      rngs: streams to derive its own from; needed if `config.stochastic`.
+      name: what to call it in messages.
+
+    >>> class Pairs(BatcherModule):
+    ...     def process(self, elements, *, batch_size=2, drop_remainder=False):
+    ...         return [
+    ...             Batch.from_elements(elements[i : i + 2]) for i in range(0, len(elements), 2)
+    ...         ]
+    >>> import numpy as np
+    >>> records = [Element({"x": np.float32(i)}) for i in range(4)]
+    >>> [batch["x"].tolist() for batch in Pairs(StructuralConfig())(records)]
+    [[0.0, 1.0], [2.0, 3.0]]
+    """
+
+    def process(
+        self,
+        elements: list[Element] | Iterator[Element],
+        *args: Any,
+        batch_size: int,
+        drop_remainder: bool = False,
+        **kwargs: Any,
+    ) -> list[Batch] | Iterator[Batch]:
+        """Groups records into batches.
+
+        Args:
+          elements: the records, in order.
+          *args: what else the batcher takes.
+          batch_size: rows of each batch.
+          drop_remainder: whether to leave out records that do not fill a last batch.
+          **kwargs: what else the batcher takes.
+
+        Returns:
+          The batches, as a list or an iterator.
+
+        Raises:
+          ValueError: if `batch_size` is not a positive integer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement process")
+
+    def batch_spec(self, element_spec: Any, *, batch_size: int) -> dict[str, Any]:
+        """What `batch.as_dict()` of every batch of this size looks like.
+
+        Args:
+          element_spec: dict of fields, each a pytree of `jax.ShapeDtypeStruct`s (or arrays) of one
+            record.
+          batch_size: rows of each batch.
+
+        Returns:
+          The same fields with shapes `(batch_size, ...)` and the dtypes to which JAX narrows them,
+          and `valid_mask`, bool `(batch_size,)`.
+
+        Raises:
+          TypeError: if `element_spec` is no dict, or a leaf has no shape and dtype.
+          ValueError: if `batch_size` is not a positive integer, or for a field called `valid_mask`.
+        """
+        return batched_spec(element_spec, batch_size)
+
+    def _count_records(self, batched: int, left_out: int) -> None:
+        """Adds to the operation counts, on the host: there is no work that a device could share."""
+        old = np.asarray(self._operation_count.get_value())
+        words = old[:, 0].astype(np.uint64) + (old[:, 1].astype(np.uint64) << np.uint64(32))
+        words += np.array([batched, left_out], np.uint64)
+        low, high = words & np.uint64(2**32 - 1), words >> np.uint64(32)
+        self._operation_count.set_value(np.stack([low, high], axis=1).astype(np.uint32))
