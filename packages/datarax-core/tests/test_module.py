@@ -13,7 +13,6 @@ from datarax.core.module import DataraxModule
 from datarax.core.operator import OperatorModule
 from datarax.core.structural import StructuralModule
 
-
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 
 
@@ -123,7 +122,7 @@ def test_counts_are_exact_beyond_32_bits():
     """Counts carry into their high words and come back as Python integers."""
     module = DataraxModule(DataraxModuleConfig())
     module._operation_count.set_value(np.array([[2**32 - 1, 0], [5, 1]], np.uint32))
-    module.count_operations(jnp.array([True, True, False]), jnp.array([True, True, True]))
+    module.count_operations(jnp.array([True, True, True]), jnp.array([True, True, False]))
     assert module.get_operation_stats() == {
         "applied_count": 2**32 + 1,
         "skipped_count": 2**32 + 6,
@@ -213,15 +212,15 @@ def test_copy_replaces_what_it_is_given():
     source = noise()
     source.scale.set_value(jnp.ones(3))
     source.set_statistics({"mean": 0.25})
-    scan = source.copy(config=OperatorConfig(stochastic=True, stream_name="noise", batch_strategy="scan"))
+    scan = source.copy(
+        config=OperatorConfig(stochastic=True, stream_name="noise", batch_strategy="scan")
+    )
     assert scan.get_statistics() == {"mean": 0.25}
     np.testing.assert_array_equal(scan.scale.get_value(), jnp.ones(3))
     np.testing.assert_array_equal(scan(batch())["x"], source.clone()(batch())["x"])
 
     precomputed = source.copy(
-        config=OperatorConfig(
-            precomputed_stats={"mean": 0.5}, stochastic=True, stream_name="noise"
-        )
+        config=OperatorConfig(precomputed_stats={"mean": 0.5}, stochastic=True, stream_name="noise")
     )
     assert precomputed.get_statistics() == {"mean": 0.5}
 
@@ -265,7 +264,9 @@ def test_state_goes_through_orbax_and_back(implementation, tmp_path):
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", source.get_state())
         checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "state", jax.tree.map(np.asarray, source.get_state()))
+        restored = checkpointer.restore(
+            tmp_path / "state", jax.tree.map(np.asarray, source.get_state())
+        )
     target = noise(implementation, seed=5)
     target.set_state(restored)
     jax.tree.map(np.testing.assert_array_equal, target.get_state(), source.get_state())
@@ -319,7 +320,9 @@ def test_a_state_that_does_not_fit_changes_nothing_and_lists_everything():
 
 def test_a_state_must_be_a_dict():
     """Something else is refused with a TypeError."""
-    with pytest.raises(TypeError, match=r"state must be a dict as get_state\(\) returns it, got list"):
+    with pytest.raises(
+        TypeError, match=r"state must be a dict as get_state\(\) returns it, got list"
+    ):
         noise().set_state([])
 
 

@@ -13,7 +13,6 @@ from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 
-
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 DEVICES = pytest.mark.parametrize("devices", [1, 2, 8])
 
@@ -274,9 +273,7 @@ def test_others_never_change_an_operators_numbers(implementation):
 def test_streams_of_one_seed_differ(implementation):
     """Rule 4: two streams that fall back on the same default are still different streams."""
     rngs = nnx.Rngs(jax.random.key(0, impl=implementation))
-    one, two = (
-        Draw(OperatorConfig(stochastic=True, stream_name=name), rngs=rngs) for name in "ab"
-    )
+    one, two = (Draw(OperatorConfig(stochastic=True, stream_name=name), rngs=rngs) for name in "ab")
     assert not same(one(plain()), two(plain()))
     assert not same(one(indexed(np.arange(4))), two(indexed(np.arange(4))))
 

@@ -23,10 +23,11 @@ import numpy as np
 from flax import nnx
 from flax.nnx import tracers
 
-from datarax.core import _randomness
+from datarax.core import _recording
 from datarax.core._cache import IdentityCache
 from datarax.core._state import variables
 from datarax.core.element_batch import Batch
+from datarax.core.module import increased
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
@@ -47,13 +48,15 @@ class Recipe:
       structure: the resulting batch's tree structure.
       sources: for each of its leaves, the number of the input leaf that it is, or -1 for a new one.
       updated: numbers of the Variables with a new value, in the order of these values.
-      advanced: numbers of the host counters that advance, and by how much.
+      advanced: numbers of the streams' counts, and how often each advanced.
+      counted: numbers of the operation counts, and how often each counted all valid rows.
     """
 
     structure: Any
     sources: tuple[int, ...]
     updated: tuple[int, ...]
     advanced: tuple[tuple[int, int], ...]
+    counted: tuple[tuple[int, int], ...]
 
 
 Run = Callable[[Sequence[Any], Batch], tuple[list[Any], list[Any], Recipe]]
@@ -140,21 +143,23 @@ def _compiled(graphdef: Any, state: Any) -> Run:
         ]
         operator = nnx.merge(graphdef, nnx.from_flat_state(filled))
         own = [variable for _, variable in variables(operator)]
-        with _randomness.recorded_draws() as draws:
+        with _recording.recording(batch.valid_mask) as recorder:
             out = process(operator, batch)
-        updated, advanced = [], []
+        updated, advanced, counted = [], [], []
         for number, (variable, old) in enumerate(zip(own, values, strict=True)):
             new = variable.get_raw_value()
-            count, last = draws.get(id(variable), (0, None))
-            if new is last:
-                advanced.append((number, count))
+            times, last = recorder.draws.get(id(variable), (0, None))
+            if times and new is last:
+                advanced.append((number, times))
             elif not _same_leaves(new, old):
                 updated.append(number)
+            if id(variable) in recorder.counted:
+                counted.append((number, recorder.counted[id(variable)]))
         position = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(batch))}
         leaves, structure = jax.tree.flatten(out)
         sources = tuple(position.get(id(leaf), -1) for leaf in leaves)
         fresh = [leaf for leaf, source in zip(leaves, sources, strict=True) if source < 0]
-        recipe = Recipe(structure, sources, tuple(updated), tuple(advanced))
+        recipe = Recipe(structure, sources, tuple(updated), tuple(advanced), tuple(counted))
         return [own[number].get_raw_value() for number in updated], fresh, recipe
 
     return jax.jit(run)
@@ -170,10 +175,14 @@ def _same_leaves(new: Any, old: Any) -> bool:
 
 def process(operator: OperatorModule, batch: Batch) -> Batch:
     """`apply_batch` without metadata in sight, and every valid record counted."""
-    count = operator._operation_count.get_raw_value()
-    out = operator.apply_batch(dataclasses.replace(batch, metadata=None, batch_metadata=None))
-    if operator._operation_count.get_raw_value() is count:
-        operator.count_operations(jnp.ones_like(batch.valid_mask), batch.valid_mask)
+    counter, recorder = operator._operation_count, _recording.active()
+    before = counter.get_raw_value()
+    if batch.metadata is not None or batch.batch_metadata is not None:
+        batch = dataclasses.replace(batch, metadata=None, batch_metadata=None)
+    out = operator.apply_batch(batch)
+    noted = recorder is not None and id(counter) in recorder.counted
+    if counter.get_raw_value() is before and not noted:
+        operator.count_operations(batch.valid_mask)
     return out
 
 
@@ -200,7 +209,22 @@ def _run(binding: Binding, batch: Batch) -> tuple[list[Any], Recipe]:
     for number, times in recipe.advanced:
         count = values[number]
         binding.variables[number].set_raw_value(count + count.dtype.type(times))
+    if recipe.counted:
+        _count(binding, recipe, batch.valid_mask)
     return fresh, recipe
+
+
+def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
+    # Waiting for an accelerator would stall the calls that follow.
+    on_host = isinstance(valid_mask, np.ndarray) or (
+        valid_mask.platform() == "cpu" and valid_mask.is_fully_addressable
+    )
+    library = np if on_host else jnp
+    rows = library.count_nonzero(library.asarray(valid_mask))
+    for number, times in recipe.counted:
+        variable = binding.variables[number]
+        counted = library.asarray([rows * times, 0], dtype=np.uint32)
+        variable.set_raw_value(increased(library.asarray(variable.get_raw_value()), counted))
 
 
 def _remembered(
@@ -210,17 +234,13 @@ def _remembered(
     held = [v.get_raw_value() for v in binding.variables if v is not counter]
     fixed = jax.tree.leaves(held)
     result = binding.cache.get(structure, inputs, fixed)
-    if result is not None:
-        fresh, recipe, counted = result
-        operator.add_to_counts(counted)
-        return fresh, recipe
-    before = operator.get_operation_stats()
-    fresh, recipe = _run(binding, batch)
-    if all(binding.variables[number] is counter for number in recipe.updated):
-        after = operator.get_operation_stats()
-        counted = np.uint32([after[kind] - before[kind] for kind in after])
-        binding.cache.put(structure, inputs, fixed, (fresh, recipe, counted))
-    return fresh, recipe
+    if result is None:
+        fresh, recipe = result = _run(binding, batch)
+        if not recipe.updated and not recipe.advanced:
+            binding.cache.put(structure, inputs, fixed, result)
+    else:
+        _count(binding, result[1], batch.valid_mask)
+    return result
 
 
 def _with_metadata(out: Batch, batch: Batch) -> Batch:

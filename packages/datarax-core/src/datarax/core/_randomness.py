@@ -19,10 +19,11 @@ from flax import nnx
 from flax.errors import TraceContextError
 from jaxtyping import Array, Bool, Key, UInt32
 
+from datarax.core import _recording
+
 DEFAULT_STREAM = "default"
 
 _ordinal: ContextVar[int] = ContextVar("datarax_stage_ordinal", default=0)
-_draws: ContextVar[dict[int, tuple[int, object]] | None] = ContextVar("datarax_draws", default=None)
 
 
 def own_streams(owner: str, rngs: nnx.Rngs | None, names: Sequence[str]) -> nnx.Rngs:
@@ -88,20 +89,9 @@ def call_key(owner: str, stream: nnx.RngStream) -> Iterator[Key[Array, ""]]:
     yield jax.random.fold_in(stream.key.get_value(), count)
     following = count + count.dtype.type(1)
     stream.count.set_value(following)
-    draws = _draws.get()
-    if draws is not None:
-        draws[id(stream.count)] = (draws.get(id(stream.count), (0, None))[0] + 1, following)
-
-
-@contextmanager
-def recorded_draws() -> Iterator[dict[int, tuple[int, object]]]:
-    """Notes, by the identity of a stream's count, how often it advanced and to which value."""
-    draws: dict[int, tuple[int, object]] = {}
-    token = _draws.set(draws)
-    try:
-        yield draws
-    finally:
-        _draws.reset(token)
+    recorder = _recording.active()
+    if recorder is not None:
+        recorder.drew(stream.count, following)
 
 
 @contextmanager

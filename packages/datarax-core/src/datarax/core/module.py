@@ -8,9 +8,9 @@ from typing import Any, Self
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, UInt32
+from jaxtyping import Array, Bool
 
-from datarax.core import _randomness, _state
+from datarax.core import _randomness, _recording, _state
 from datarax.core._construction import ConstructorArguments
 from datarax.core._state import Statistics
 from datarax.core._statistics_values import frozen_statistics
@@ -19,6 +19,13 @@ from datarax.core.config import DataraxModuleConfig
 
 class OperationCount(nnx.Variable[Any]):
     """uint32 `(2, 2)`: the (low, high) words of the applied and of the skipped count."""
+
+
+def increased(count: Any, counted: Any) -> Any:
+    """Adds uint32 `(2,)` to a count, with a carry; on the host if both are there."""
+    low = count[:, 0] + counted
+    high = count[:, 1] + (low < counted).astype(np.uint32)
+    return (np if isinstance(low, np.ndarray) else jnp).stack([low, high], axis=1)
 
 
 class DataraxModule(nnx.Module):
@@ -111,25 +118,22 @@ class DataraxModule(nnx.Module):
         self._operation_count.set_value(np.zeros((2, 2), np.uint32))
 
     def count_operations(
-        self, applied: Bool[Array, " batch"], valid_mask: Bool[Array, " batch"]
+        self, valid_mask: Bool[Array, " batch"], applied: Bool[Array, " batch"] | None = None
     ) -> None:
         """Adds the valid rows to the counts.
 
         Args:
-          applied: which rows were transformed; the other valid ones count as skipped.
           valid_mask: which rows are records.
+          applied: which rows were transformed; the other valid ones count as skipped. None: all.
         """
-        if not _randomness.can_update(self._operation_count):
-            return
-        done = jnp.stack([applied & valid_mask, ~applied & valid_mask])
-        self.add_to_counts(done.sum(1, dtype=jnp.uint32))
-
-    def add_to_counts(self, done: UInt32[Array, "2"]) -> None:
-        """Adds to the applied and the skipped count."""
-        old = jnp.asarray(self._operation_count.get_value())
-        low = old[:, 0] + done
-        high = old[:, 1] + (low < done).astype(jnp.uint32)
-        self._operation_count.set_value(jnp.stack([low, high], axis=1))
+        recorder = _recording.active()
+        if applied is None and recorder is not None and valid_mask is recorder.valid_mask:
+            recorder.counted_all(self._operation_count)
+        elif _randomness.can_update(self._operation_count):
+            done = jnp.asarray(valid_mask)
+            applied = done if applied is None else applied & done
+            counted = jnp.stack([applied, done & ~applied]).sum(1, dtype=jnp.uint32)
+            self._operation_count.set_value(increased(self._operation_count.get_value(), counted))
 
     def compute_statistics(self, data: Any) -> dict[str, Any] | None:
         """Calls the config's `batch_stats_fn` with `data` and keeps the result.

@@ -94,11 +94,9 @@ class OperatorModule(DataraxModule):
             )
         return None
 
-    def applied_records(
-        self, random_params: PyTree, valid_mask: Bool[Array, " batch"]
-    ) -> Bool[Array, " batch"]:
-        """Which rows these random parameters change; the others count as skipped. Default: all."""
-        return jnp.ones_like(valid_mask)
+    def applied_records(self, random_params: PyTree) -> Bool[Array, " batch"] | None:
+        """Which rows these random parameters change; the others count as skipped. None: all."""
+        return None
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
         """Transforms every record of a batch.
@@ -119,9 +117,7 @@ class OperatorModule(DataraxModule):
             stats = self.get_statistics()
         with self._random_params(batch) as random_params:
             data, states = self._map_records(batch, random_params, stats)
-        self.count_operations(
-            self.applied_records(random_params, batch.valid_mask), batch.valid_mask
-        )
+        self.count_operations(batch.valid_mask, self.applied_records(random_params))
         return batch.replace(data=data, states=states)
 
     @contextmanager
