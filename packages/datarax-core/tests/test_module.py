@@ -91,9 +91,9 @@ def test_statistics_cannot_be_changed_from_outside():
 def test_statistics_must_be_a_dict_of_numbers(result):
     """Anything else is refused, and the statistics stay as they were."""
     module = DataraxModule(DataraxModuleConfig(batch_stats_fn=lambda _: result))
-    with pytest.raises(TypeError, match="the result of batch_stats_fn.* must be a"):
+    with pytest.raises(TypeError, match=r"the result of batch_stats_fn.* must be a"):
         module.compute_statistics(0)
-    with pytest.raises(TypeError, match="stats.* must be a"):
+    with pytest.raises(TypeError, match=r"stats.* must be a"):
         module.set_statistics(result)
     assert module.get_statistics() is None
 

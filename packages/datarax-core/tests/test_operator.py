@@ -235,7 +235,7 @@ def test_a_declared_output_structure_is_kept():
         def get_output_structure(self, sample_data, sample_state):
             return {**jax.tree.map(lambda _: None, sample_data), "score": None}, sample_state
 
-    with pytest.raises(ValueError, match="data from apply must have the structure .*score"):
+    with pytest.raises(ValueError, match=r"data from apply must have the structure .*score"):
         Declares(OperatorConfig())(batch())
 
 

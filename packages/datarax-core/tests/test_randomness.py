@@ -293,7 +293,7 @@ def test_stages_that_share_a_base_key_are_told_apart(implementation):
 
 @KEYS
 def test_per_record_numbers_are_uniform_and_uncorrelated(implementation):
-    """Numbers of neighbouring records and epochs have the mean, variance and correlation of noise."""
+    """Neighbouring records and epochs have the mean, variance and correlation of noise."""
     op = operator(implementation)
     epochs = [drawn(op(indexed(np.arange(2000), epoch)))[0][:, 0] for epoch in range(2)]
     for values in epochs:

@@ -234,13 +234,13 @@ def _remembered(
     held = [v.get_raw_value() for v in binding.variables if v is not counter]
     fixed = jax.tree.leaves(held)
     result = binding.cache.get(structure, inputs, fixed)
-    if result is None:
-        fresh, recipe = result = _run(binding, batch)
-        if not recipe.updated and not recipe.advanced:
-            binding.cache.put(structure, inputs, fixed, result)
-    else:
+    if result is not None:
         _count(binding, result[1], batch.valid_mask)
-    return result
+        return result
+    fresh, recipe = _run(binding, batch)
+    if not recipe.updated and not recipe.advanced:
+        binding.cache.put(structure, inputs, fixed, (fresh, recipe))
+    return fresh, recipe
 
 
 def _with_metadata(out: Batch, batch: Batch) -> Batch:

@@ -77,8 +77,7 @@ def _on_device(values: jax.Array, mask: jax.Array, axes: tuple[int, ...]) -> Mom
     center = DoubleFloat.from_array(roughly).where(count.hi > 0)
     deviation = numbers - DoubleFloat(*(jnp.expand_dims(x, axes) for x in (center.hi, center.lo)))
     mean = deviation.where(valid).sum(axes) / _divisor(count)
-    squares = DoubleFloat.from_array(jnp.square(deviation.hi)).where(valid).sum(axes)
-    variance = squares / _divisor(count) - DoubleFloat.from_array(jnp.square(mean.hi))
+    variance = (deviation * deviation).where(valid).sum(axes) / _divisor(count) - mean * mean
     variance = variance.where(~(variance.hi < 0))  # not below 0 by rounding; NaN stays
     return Moments(count, center + mean, variance, minimum, maximum, axes)
 

@@ -206,7 +206,10 @@ class Batch:
         return self._fields().keys()
 
     def as_dict(self) -> dict[str, Any]:
-        """The data fields and `valid_mask` in one dict, structured like a batcher's `batch_spec`."""
+        """The data fields and `valid_mask` in one dict, as in a batcher's `batch_spec`.
+
+        The arrays are those of the batch.
+        """
         return {**self._fields(), RESERVED_FIELD: self.valid_mask}
 
     def _fields(self) -> Mapping[str, Any]:

@@ -150,7 +150,7 @@ class DataraxModule(nnx.Module):
         return self._keep_statistics("computed", "the result of batch_stats_fn", function(data))
 
     def get_statistics(self) -> dict[str, Any] | None:
-        """The statistics set by hand, else precomputed, else computed, or None if there are none."""
+        """The statistics: those set by hand, else precomputed, else computed, else None."""
         kept = self._statistics.get_value()
         for kind in ("given", "precomputed", "computed"):
             if kind in kept:

@@ -220,7 +220,7 @@ class OperatorModule(DataraxModule):
         return jax.eval_shape(one, jax.random.key(0), data, state)
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
-        """The spec of a transformed record; operators that change fields, shapes or dtypes override.
+        """The spec of a transformed record; overridden where fields, shapes or dtypes change.
 
         Args:
           input_spec: pytree of `jax.ShapeDtypeStruct`s, one record's fields.
