@@ -73,7 +73,7 @@ def test_package_tests_run_under_the_same_settings(package):
     assert (package / "tests/conftest.py").read_bytes() == settings
 
 
-@pytest.mark.parametrize("package", ["flax", "jax", "numpy"])
+@pytest.mark.parametrize("package", ["flax", "jax", "jaxtyping", "numpy", "orbax-checkpoint"])
 def test_lowest_constraints_are_the_declared_floors(package):
     """`nox -s lowest` tests exactly the oldest versions that the packages declare."""
     constraints = (ROOT / "constraints/lowest.txt").read_text(encoding="utf-8")
