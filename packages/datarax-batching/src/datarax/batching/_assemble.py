@@ -14,7 +14,7 @@ from datarax.batching._buffers import aligned_empty, misaligned_empty
 from datarax.batching._collate import UnlikeError, collate, collate_checked
 from datarax.batching._errors import WrongRecordError
 from datarax.batching._layout import Column, Layout
-from datarax.batching._padding import PadValue, pad_batch, values_by_leaf
+from datarax.batching._padding import PadValue, pad_batch, require_pad_value, values_by_leaf
 from datarax.core._batch_spec import canonical_dtype
 from datarax.core._rows import as_leaf, count_rows, spec_text
 from datarax.core.element_batch import RESERVED_FIELD, Batch, Element
@@ -127,6 +127,8 @@ class _Stacker:
         except (TypeError, ValueError) as error:
             raise WrongRecordError(0, error) from error
         self._by_leaf = values_by_leaf(tree, self._pad_values)
+        for path, spec, value in zip(layout.paths, layout.specs, self._by_leaf, strict=True):
+            require_pad_value(path, value, spec.dtype)
         self._layout = layout
 
     def _joined(self, how: Any, columns: Sequence[Column], rows: int) -> Any:

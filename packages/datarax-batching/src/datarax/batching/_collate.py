@@ -136,9 +136,10 @@ def _on_device(
         # Aligned memory becomes a device array as it is.
         arrays = [np.asarray(leaf) for leaf in column]
         return jnp.asarray(collate(path, arrays, spec, rows, value, allocate))
-    stacked = jnp.stack([jnp.asarray(leaf) for leaf in column])
-    if stacked.shape[1:] != spec.shape or stacked.dtype != spec.dtype:
+    arrays = [jnp.asarray(leaf) for leaf in column]
+    if any(leaf.shape != spec.shape or leaf.dtype != spec.dtype for leaf in arrays):
         raise UnlikeError
+    stacked = jnp.stack(arrays)
     if len(column) < rows:
         rest = padding_rows(path, stacked, rows - len(column), value)
         stacked = jnp.concatenate([stacked, rest])

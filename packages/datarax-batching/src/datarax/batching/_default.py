@@ -45,7 +45,8 @@ class DefaultBatcherConfig(StructuralConfig):
 
     Raises:
       TypeError: for values of the wrong type.
-      ValueError: for an unknown `remainder`, or a string other than "last" as a pad value.
+      ValueError: for an unknown `remainder`, a string other than "last" as a pad value, or pad
+        values without `remainder="pad"`.
 
     >>> DefaultBatcherConfig(remainder="drop").remainder
     'drop'
@@ -71,6 +72,11 @@ class DefaultBatcherConfig(StructuralConfig):
             )
         values = frozen_pad_values(f"{type(self).__name__}.pad_values", self.pad_values)
         object.__setattr__(self, "pad_values", values)
+        if self.remainder != "pad" and values != 0:
+            raise ValueError(
+                f"{type(self).__name__}.pad_values={self.pad_values!r} has no effect with "
+                f"remainder={self.remainder!r}; leave it out or set remainder='pad'"
+            )
 
 
 class DefaultBatcher(BatcherModule):

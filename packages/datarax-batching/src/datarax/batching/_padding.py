@@ -91,6 +91,18 @@ def pad_value(name: str, value: PadValue, dtype: Any) -> np.ndarray:
     return scalar
 
 
+def require_pad_value(name: str, value: PadValue, dtype: Any) -> None:
+    """Raises a ValueError if padding of this dtype cannot hold the value."""
+    if value == "last":
+        return
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        pad_value(name, value, dtype)
+    elif value != 0:
+        raise ValueError(
+            f"pad_values of {name}, random keys, must be 0 (keys of zeros) or 'last', got {value!r}"
+        )
+
+
 def fill_rows(name: str, out: np.ndarray, rows: int, value: PadValue) -> None:
     """Writes padding to the rows of a host array from number `rows` on."""
     if value == "last":
@@ -106,10 +118,7 @@ def padding_rows(name: str, leaf: jax.Array, rows: int, value: PadValue) -> jax.
         return jnp.broadcast_to(leaf[-1:], shape)
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.full(shape, pad_value(name, value, leaf.dtype))
-    if value != 0:
-        raise ValueError(
-            f"pad_values of {name}, random keys, must be 0 (keys of zeros) or 'last', got {value!r}"
-        )
+    require_pad_value(name, value, leaf.dtype)
     one = jax.eval_shape(jax.random.key_data, leaf)
     zeros = jnp.zeros((rows, *one.shape[1:]), one.dtype)
     return jax.random.wrap_key_data(zeros, impl=jax.random.key_impl(leaf))

@@ -42,19 +42,15 @@ class BatchStream(Iterator[Batch]):
         self._pending: list[Any] = []
         self._numbers: list[int] = []
         self._pulled = 0
+        self._ended = False
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
         size, pending = self._batch_size, self._pending
-        try:
-            # What came before an exception stays in the list.
-            pending.extend(islice(self._elements, size - len(pending)))
-        finally:
-            new = len(pending) - len(self._numbers)
-            self._numbers.extend(range(self._pulled, self._pulled + new))
-            self._pulled += new
+        if not self._ended:
+            self._pull(size - len(pending))
         kept = len(pending)
         if not kept:
             raise StopIteration
@@ -72,6 +68,16 @@ class BatchStream(Iterator[Batch]):
         self._forget()
         self._count(kept, 0)
         return batch
+
+    def _pull(self, count: int) -> None:
+        try:
+            # What came before an exception stays in the list.
+            self._pending.extend(islice(self._elements, count))
+        finally:
+            new = len(self._pending) - len(self._numbers)
+            self._numbers.extend(range(self._pulled, self._pulled + new))
+            self._pulled += new
+        self._ended = new < count
 
     def _forget(self) -> None:
         self._pending.clear()
