@@ -192,8 +192,9 @@ def integration_gpu(session: nox.Session) -> None:
     build_all(session, python, env)
     wheels = [str(wheel(dist)) for dist in PROJECTS]
     session.run(*pip, "--no-deps", *wheels, external=True)
-    backend = "import jax; print(b := jax.default_backend()); exit(b == 'cpu')"
-    session.run(python, "-c", backend, external=True, env=env)
+    backend = "import jax; print(jax.default_backend())"
+    if session.run(python, "-c", backend, external=True, env=env, silent=True).split()[-1] == "cpu":
+        session.error("this machine shows an accelerator, but its JAX runs on the CPU")
     test = [python, "-m", "pytest", *INTEGRATION, *session.posargs]
     session.run(*test, external=True, env=env)
 
