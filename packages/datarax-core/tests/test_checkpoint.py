@@ -8,15 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from datarax.core.checkpoint import SCHEMA_VERSION, Checkpointable, Checkpointer
+from datarax.core.config import OperatorConfig
+from datarax.core.element_batch import Batch
+from datarax.core.operator import OperatorModule
+from datarax.core.statistics import batch_statistics
 
 
 class Holder:
@@ -32,6 +38,17 @@ class Holder:
         if spec_of(state) != spec_of(self.state):
             raise ValueError(f"expected {spec_of(self.state)}, got {spec_of(state)}")
         self.state = state
+
+
+class Noise(OperatorModule):
+    """Adds noise to standardised values: has statistics, a stream and counts to save."""
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        scaled = (data["x"] - stats["x"]["mean"]) / stats["x"]["std"]
+        return {"x": scaled + random_params}, state, metadata
+
+    def generate_random_params(self, rng, data_shapes):
+        return jax.random.normal(rng, data_shapes["x"])
 
 
 def spec_of(state):
@@ -113,6 +130,26 @@ def test_steps_are_listed_and_restored_by_number(tmp_path):
         assert holder.state["x"] == 10
         checkpointer.restore(holder, step=0)
         assert holder.state["x"] == 0
+
+
+def test_module_with_statistics_and_streams_comes_back(tmp_path):
+    """A new module of the same config continues with the statistics and keys of the saved one."""
+    config = OperatorConfig(
+        batch_stats_fn=partial(batch_statistics, axes=(0,)), stochastic=True, stream_name="noise"
+    )
+    saved, other, part = (Noise(config, rngs=nnx.Rngs(noise=seed)) for seed in (1, 2, 3))
+    batch = Batch.from_arrays({"x": np.arange(6, dtype=np.float32).reshape(3, 2)})
+    saved.compute_statistics(batch)
+    saved(batch)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, saved)
+        checkpointer.restore(other)
+        streams = part.get_state()["rngs"]
+        checkpointer.restore(part, only=("_statistics",))
+    assert_same(other.get_state(), saved.get_state())
+    np.testing.assert_array_equal(part.get_statistics()["x"]["mean"], [2, 3])
+    assert_same(part.get_state()["rngs"], streams)
+    np.testing.assert_array_equal(other(batch)["x"], saved(batch)["x"])
 
 
 def test_another_checkpointer_sees_new_steps(tmp_path):
@@ -424,7 +461,7 @@ def test_killing_a_save_never_loses_the_previous_step(tmp_path):
 
 def test_only_a_save_removes_what_a_killed_one_left(tmp_path):
     """Reading must not disturb another process's save; the next save cleans up."""
-    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished = tmp_path / "3.orbax-checkpoint-tmp"
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(1, Holder(SAVED))
     unfinished.mkdir()

@@ -326,6 +326,21 @@ def test_doubles_on_a_device_keep_their_digits():
         assert result["minimum"] == 2**40
 
 
+def test_equal_doubles_have_no_negative_variance():
+    """The rounding of doubles that are no float32 does not lead to the root of a negative."""
+    with jax.enable_x64(True):
+        result = batch_statistics(jnp.full((1001, 50), np.arange(1, 51) / 3), axes=(0,))
+    assert np.all(result["variance"] >= 0)
+    assert np.all(result["std"] < 1e-12)
+
+
+def test_variance_far_below_the_mean_is_exact():
+    """Three ones over ten million times 1e6, where a mean in float32 is off by 0.03."""
+    values = np.full(10_000_000, 1e6, np.float32)
+    values[[7, 1_000_000, -1]] += 1
+    check(batch_statistics(jnp.asarray(values)), values, rtol=1e-9)
+
+
 def test_axes_for_each_field():
     """Named fields have their own axes, by dotted path; the others are reduced to scalars."""
     data = {

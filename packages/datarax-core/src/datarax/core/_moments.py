@@ -78,7 +78,7 @@ def _on_device(values: jax.Array, mask: jax.Array, axes: tuple[int, ...]) -> Mom
     deviation = numbers - DoubleFloat(*(jnp.expand_dims(x, axes) for x in (center.hi, center.lo)))
     mean = deviation.where(valid).sum(axes) / _divisor(count)
     variance = (deviation * deviation).where(valid).sum(axes) / _divisor(count) - mean * mean
-    variance = variance.where(~(variance.hi < 0))  # not below 0 by rounding; NaN stays
+    variance = variance.where(~(variance.hi < 0))  # rounding may lead below 0; NaN stays
     return Moments(count, center + mean, variance, minimum, maximum, axes)
 
 

@@ -214,7 +214,6 @@ class Checkpointer:
                 options=checkpoint.CheckpointManagerOptions(
                     max_to_keep=self._max_to_keep,
                     enable_async_checkpointing=False,
-                    create=write,
                     cleanup_tmp_directories=write,
                 ),
                 item_handlers={
