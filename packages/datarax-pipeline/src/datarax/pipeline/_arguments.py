@@ -1,0 +1,96 @@
+"""Checks of a pipeline's arguments."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any, Literal
+
+from flax import nnx
+
+from datarax.core.operator import OperatorModule
+from datarax.sources import DataSourceModule
+from datarax.sources._indexed import Dataset, IndexedSource
+from datarax.sources._source import MAX_RECORDS
+
+Remainder = Literal["pad", "drop", "partial"]
+
+
+def checked_source(source: Any, rngs: Any) -> DataSourceModule:
+    """The source as a module that can be read, its order derived from `rngs` if it has no other."""
+    if rngs is not None and not isinstance(rngs, nnx.Rngs):
+        raise TypeError(
+            f"rngs must be nnx.Rngs or None, got {type(rngs).__name__}; pass nnx.Rngs(0)"
+        )
+    if not isinstance(source, DataSourceModule):
+        source = IndexedSource(Dataset(source))
+    if not 0 < len(source) <= MAX_RECORDS:
+        raise ValueError(
+            f"source must have from 1 to {MAX_RECORDS} records, but len() of {source._label()} "
+            f"is {len(source)}"
+        )
+    if source.config.shuffle and source.shuffle_key is None:
+        if rngs is None:
+            raise ValueError(
+                f"{source._label()} has shuffle=True, but nothing to derive the order from; set "
+                "the config's seed, or pass rngs=nnx.Rngs(0) to the source or to the pipeline"
+            )
+        return source.with_rngs(rngs)
+    return source
+
+
+def checked_stages(stages: Any) -> tuple[OperatorModule, ...]:
+    """The stages as a tuple of operators."""
+    if not isinstance(stages, list | tuple):
+        raise TypeError(
+            f"stages must be a list or tuple of operators, got {type(stages).__name__}; "
+            "write stages=[operator]"
+        )
+    for number, stage in enumerate(stages):
+        if not isinstance(stage, OperatorModule):
+            came = (
+                f"the class {stage.__name__}" if isinstance(stage, type) else type(stage).__name__
+            )
+            raise TypeError(
+                f"stages[{number}] must be an operator, got {came}; wrap a function: "
+                "ElementOperator(ElementOperatorConfig(), fn=function)"
+            )
+    return tuple(stages)
+
+
+def checked_batch_size(batch_size: Any) -> int:
+    """A positive integer."""
+    return _checked_integer("batch_size", batch_size, 1)
+
+
+def checked_prefetch(prefetch: Any) -> int:
+    """An integer, 0 or more."""
+    return _checked_integer("prefetch", prefetch, 0)
+
+
+def _checked_integer(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
+    if index(value) < least:
+        raise ValueError(f"{name} must be {least} or more, got {index(value)}")
+    return index(value)
+
+
+def checked_choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    """One of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+    return value
+
+
+def checked_bool(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def checked_name(name: Any) -> str | None:
+    """A string or None."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None, got {type(name).__name__} {name!r}")
+    return name

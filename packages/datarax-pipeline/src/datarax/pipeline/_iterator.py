@@ -1,0 +1,136 @@
+"""`PipelineIterator`: one epoch of a pipeline, which can be saved and resumed between batches."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import jax
+import numpy as np
+
+from datarax.core.element_batch import Batch
+from datarax.pipeline._prefetch import Prefetcher
+from datarax.pipeline._progress import require_tqdm
+from datarax.pipeline._reader import on_device, read
+from datarax.pipeline._state import IteratorState
+
+if TYPE_CHECKING:
+    from datarax.pipeline._pipeline import Pipeline
+    from datarax.pipeline._stages import Stages
+
+
+class Open:
+    """What an iterator holds open: the reader, with its thread, and the progress bar."""
+
+    def __init__(self) -> None:
+        self.reader: Any = None
+        self.bar: Any = None
+
+    def close(self) -> None:
+        """Closes what is open; the next batch opens it again."""
+        reader, bar, self.reader, self.bar = self.reader, self.bar, None, None
+        if reader is not None:
+            reader.close()
+        if bar is not None:
+            bar.close()
+
+
+class PipelineIterator:
+    """Iterates over the batches of one epoch; made by `iter(pipeline)`.
+
+    Nothing is read before the first batch is asked for. An iterator that is no longer used stops
+    reading ahead; `close` does so at once.
+    """
+
+    def __init__(self, pipeline: Pipeline, stages: Stages | None, epoch: int) -> None:
+        self._pipeline = pipeline
+        self._stages = stages
+        self._state = IteratorState(pipeline._state, epoch)
+        self._open = Open()
+        weakref.finalize(self, self._open.close)
+
+    def __repr__(self) -> str:
+        done, length = self._record(), len(self._pipeline.source)
+        return f"PipelineIterator(epoch={self.epoch}, record={done} of {length})"
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch, from 0."""
+        return int(self._state.epoch.get_value())
+
+    def _record(self) -> int:
+        return int(self._state.record.get_value())
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        opened = self._open
+        try:
+            if opened.reader is None:
+                self._reopen()
+            batch, records = next(opened.reader)
+            if self._stages is not None:
+                batch = self._stages(batch)
+            batch = on_device(batch)
+        except BaseException:
+            # The end of the epoch included. After an error, the next call reads this batch again.
+            opened.close()
+            raise
+        self._state.record.set_value(np.uint32(self._record() + records))
+        if opened.bar is not None:
+            opened.bar.update()
+        return batch
+
+    def _reopen(self) -> None:
+        pipeline, opened = self._pipeline, self._open
+        reader = read(
+            pipeline.source, self.epoch, self._record(), pipeline.batch_size, pipeline.remainder
+        )
+        if pipeline.prefetch and pipeline.source.device_records() is None:
+            # A default device set by a context is not known in another thread.
+            device = jax.config.jax_default_device
+            reader = Prefetcher(
+                reader, lambda item: (on_device(item[0], device), item[1]), pipeline.prefetch
+            )
+        opened.reader = reader
+        if pipeline.progress:
+            opened.bar = require_tqdm().tqdm(
+                desc=f"{pipeline.name or 'epoch'} {self.epoch}",
+                total=len(pipeline),
+                initial=-(-self._record() // pipeline.batch_size),
+                unit="batch",
+            )
+
+    def close(self) -> None:
+        """Stops reading ahead and closes the progress bar; a later batch opens them again."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def get_state(self) -> dict[str, Any]:
+        """A copy of the position and of the pipeline's state, as Orbax saves it.
+
+        Returns:
+          Nested dicts of arrays: `epoch`, `record` (how many records of the epoch were delivered;
+          what was read ahead does not count) and `pipeline`, what `Pipeline.get_state` returns.
+        """
+        return self._state.read()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues where `get_state` was called: the same batches follow, bit by bit.
+
+        The pipeline continues from there too: its stages and the number of the next epoch. It may
+        have another `batch_size`; the records that follow are the same.
+
+        Raises:
+          TypeError: if `state` is no dict.
+          ValueError: if it does not fit, listing every difference; nothing has changed then.
+        """
+        self._state.write(state)
+        self._open.close()

@@ -1,0 +1,160 @@
+"""`Pipeline`: batches from a source, through operators, epoch after epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import jax
+import numpy as np
+from flax import nnx
+
+from datarax.core.batcher import BatcherModule
+from datarax.core.config import StructuralConfig
+from datarax.core.operator import OperatorModule
+from datarax.pipeline import _arguments
+from datarax.pipeline._arguments import Remainder
+from datarax.pipeline._iterator import PipelineIterator
+from datarax.pipeline._progress import require_tqdm
+from datarax.pipeline._stages import Stages, ordinals
+from datarax.pipeline._state import PipelineState
+from datarax.sources import DataSourceModule
+
+
+class Pipeline:
+    """Reads records, batches them and runs operators over the batches, in one compiled call.
+
+    Each `iter(pipeline)` is the next epoch, from 0. Batches carry `record_index` (the record's
+    number in the source, when shuffled too), `epoch` and `valid_mask`, so that what an operator
+    draws for a record depends on neither batch size nor order. Data and states come as device
+    arrays; mask, indices and epoch as host arrays.
+
+    Args:
+      source: a `DataSourceModule`, or any object with `__len__` and `__getitem__` that gives
+        records (`Element`s or dicts of arrays), which are read in order.
+      stages: operators, applied in this order. Those that share a random stream are told apart by
+        their order.
+      batch_size: rows of each batch.
+      rngs: streams ("shuffle" or "default") from which the order of a shuffling source is derived
+        if it has neither a seed nor `rngs` of its own.
+      remainder: what to do with records that do not fill a last batch: "pad" it (the first stage
+        sees zeros in padding, which `valid_mask` tells from records), "drop" them, or give a
+        smaller batch ("partial"), for which stages are compiled again.
+      prefetch: how many batches a thread reads and brings to the device ahead; 0: no thread.
+        Sources that hold their records on a device need none and get none.
+      progress: whether to show a progress bar (needs the extra `[progress]`).
+      name: what to call it in the progress bar.
+
+    Raises:
+      TypeError: for an argument of the wrong type.
+      ValueError: for an empty source, a `batch_size` below 1, a negative `prefetch`, an unknown
+        `remainder`, "drop" with less records than one batch, or a source that shuffles with nothing
+        to derive its order from.
+      ImportError: for `progress` without tqdm.
+
+    >>> from datarax.sources import MemorySource, MemorySourceConfig
+    >>> source = MemorySource(MemorySourceConfig(), data={"x": np.float32([1, 2, 3])})
+    >>> pipeline = Pipeline(source=source, batch_size=2)
+    >>> for batch in pipeline:
+    ...     print(batch["x"].tolist(), batch.valid_mask.tolist())
+    [1.0, 2.0] [True, True]
+    [3.0, 0.0] [True, False]
+    """
+
+    def __init__(
+        self,
+        *,
+        source: DataSourceModule | Any,
+        stages: Sequence[OperatorModule] = (),
+        batch_size: int,
+        rngs: nnx.Rngs | None = None,
+        remainder: Remainder = "pad",
+        prefetch: int = 2,
+        progress: bool = False,
+        name: str | None = None,
+    ) -> None:
+        self.stages = _arguments.checked_stages(stages)
+        self.batch_size = _arguments.checked_batch_size(batch_size)
+        self.remainder = _arguments.checked_choice("remainder", remainder, get_args(Remainder))
+        self.prefetch = _arguments.checked_prefetch(prefetch)
+        self.progress = _arguments.checked_bool("progress", progress)
+        self.name = _arguments.checked_name(name)
+        self.source = _arguments.checked_source(source, rngs)
+        if not len(self):
+            raise ValueError(
+                f"batch_size {self.batch_size} with remainder='drop' leaves no batch of the "
+                f"{len(self.source)} records; use at most {len(self.source)}, or remainder='pad'"
+            )
+        if self.progress:
+            require_tqdm()
+        self._state = PipelineState(self.source, self.stages)
+        self._compiled: Stages | None = None
+
+    def __repr__(self) -> str:
+        stages = ", ".join(stage._label() for stage in self.stages)
+        return (
+            f"Pipeline(source={self.source._label()}, stages=[{stages}], "
+            f"batch_size={self.batch_size}, batches={len(self)}, epoch={self.epoch})"
+        )
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        records = len(self.source)
+        if self.remainder == "drop":
+            return records // self.batch_size
+        return -(-records // self.batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that the next iterator reads, from 0."""
+        return int(self._state.epoch.get_value())
+
+    def __iter__(self) -> PipelineIterator:
+        epoch = self.epoch
+        iterator = PipelineIterator(self, self._one_call(), epoch)
+        self._state.epoch.set_value(np.uint32(epoch + 1))
+        return iterator
+
+    def _one_call(self) -> Stages | None:
+        """The stages as one operator, or None if there is nothing to do."""
+        records = self.source.device_records()
+        if not self.stages and records is None:
+            return None
+        # A restored state can bring other random keys.
+        if self._compiled is None or self._compiled.ordinals != ordinals(self.stages):
+            self._compiled = Stages.of(self.stages, records)
+        return self._compiled
+
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct | Any]:
+        """What `batch.as_dict()` of a full batch looks like, found without reading data.
+
+        The source's `element_spec` goes through the `output_spec` of each stage.
+
+        Returns:
+          The fields with shapes `(batch_size, ...)`, and `valid_mask`, bool `(batch_size,)`.
+
+        Raises:
+          TypeError: if the records are no dicts.
+        """
+        spec = self.source.element_spec()
+        for stage in self.stages:
+            spec = stage.output_spec(spec)
+        return BatcherModule(StructuralConfig()).batch_spec(spec, batch_size=self.batch_size)
+
+    def get_state(self) -> dict[str, Any]:
+        """A copy of the state between epochs, as Orbax saves it; within one, use the iterator's.
+
+        Returns:
+          Nested dicts of arrays: `epoch`, the number of the next epoch; `source` and `stages`, the
+          states of these modules; `source_length`, the number of records.
+        """
+        return self._state.read()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores what `get_state` returned; the next iterator starts with that epoch.
+
+        Raises:
+          TypeError: if `state` is no dict.
+          ValueError: if it does not fit, listing every difference; nothing has changed then.
+        """
+        self._state.write(state)

@@ -1,0 +1,54 @@
+"""`SourceConfig`: what all sources can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import index
+
+from datarax.core.config import StructuralConfig, require_bools
+
+
+@dataclass(frozen=True)
+class SourceConfig(StructuralConfig):
+    """Configuration of a source.
+
+    Args:
+      cacheable: see `DataraxModuleConfig`.
+      batch_stats_fn: see `DataraxModuleConfig`.
+      precomputed_stats: see `DataraxModuleConfig`.
+      stochastic: whether the order comes from the stream `stream_name` of the source's `rngs`.
+      stream_name: that stream; None means the one called "default".
+      shuffle: whether each epoch has a random order of its own.
+      seed: from 0; the order of an epoch depends on the seed and the epoch alone. None: the order
+        is derived from the stream "shuffle" (or "default") of the source's `rngs`, else of the
+        pipeline's. Without effect unless `shuffle`.
+
+    Raises:
+      TypeError: for a value of the wrong type.
+      ValueError: for a negative seed, or `stochastic` without `shuffle` or together with a seed.
+
+    >>> SourceConfig(shuffle=True, seed=42).seed
+    42
+    """
+
+    shuffle: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_bools(self, "shuffle")
+        if self.seed is not None:
+            if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__"):
+                raise TypeError(
+                    f"{type(self).__name__}.seed must be an integer or None, "
+                    f"got {type(self.seed).__name__} {self.seed!r}"
+                )
+            if index(self.seed) < 0:
+                raise ValueError(f"{type(self).__name__}.seed must be 0 or more, got {self.seed}")
+            object.__setattr__(self, "seed", index(self.seed))
+        if self.stochastic and (self.seed is not None or not self.shuffle):
+            raise ValueError(
+                f"{type(self).__name__} has stochastic=True, which means that rngs decide the "
+                f"order, but shuffle={self.shuffle} and seed={self.seed}; set shuffle=True and "
+                "seed=None, or leave stochastic out"
+            )

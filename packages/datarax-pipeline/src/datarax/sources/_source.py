@@ -1,0 +1,171 @@
+"""`DataSourceModule`: where records come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Int, PyTree, UInt32
+
+from datarax.batching import record_spec
+from datarax.core import _randomness
+from datarax.core.element_batch import Batch, Element
+from datarax.core.structural import StructuralModule
+from datarax.sources._config import SourceConfig
+from datarax.sources._order import permutation, words_of_key, words_of_seed
+
+SHUFFLE_STREAM = "shuffle"
+MAX_RECORDS = 2**32 - 1
+
+
+class ShuffleKey(nnx.Variable[Any]):
+    """uint32 `(4,)`, from which the order of every epoch follows."""
+
+
+class DataSourceModule(StructuralModule):
+    """Base class of sources: implement `__len__` and `__getitem__`.
+
+    Override `gather` where many records can be read faster than one by one, `element_spec` where
+    the spec is known without reading, and `batches` where something else decides the order.
+    `source(indices)` is `source.gather(indices)`.
+
+    Args:
+      config: whether to shuffle, and from which seed.
+      rngs: streams from which the order is derived if `config.seed` is None.
+      name: what to call it in messages.
+
+    Raises:
+      TypeError: if `config` or `rngs` is of the wrong type.
+      ValueError: if `config.stochastic` and `rngs` lacks the stream.
+
+    >>> class Squares(DataSourceModule):
+    ...     def __len__(self):
+    ...         return 4
+    ...
+    ...     def __getitem__(self, index):
+    ...         return {"x": np.float32(index) ** 2}
+    >>> Squares(SourceConfig()).gather(np.array([3, 1]))["x"].tolist()
+    [9.0, 1.0]
+    """
+
+    def __init__(
+        self, config: SourceConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
+    ) -> None:
+        if not isinstance(config, SourceConfig):
+            raise TypeError(
+                f"config of {type(self).__name__} must be a SourceConfig, "
+                f"got {type(config).__name__}"
+            )
+        super().__init__(config, rngs=rngs, name=name)
+        self.config: SourceConfig = config
+        self.shuffle_key = self._own_shuffle_key(rngs)
+
+    def _own_shuffle_key(self, rngs: nnx.Rngs | None) -> ShuffleKey | None:
+        if not self.config.shuffle:
+            return None
+        if self.config.seed is not None:
+            return ShuffleKey(words_of_seed(self.config.seed))
+        if self.rngs is not None:
+            return ShuffleKey(words_of_key(self.rngs[self.stream_name].key.get_value()))
+        return None if rngs is None else _derived_key(self, rngs)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        raise NotImplementedError(f"{type(self).__name__} must implement __len__")
+
+    def __getitem__(self, index: int) -> Element | PyTree:
+        """One record: an `Element`, or just its data."""
+        raise NotImplementedError(f"{type(self).__name__} must implement __getitem__")
+
+    def gather(self, indices: Int[np.ndarray, " batch"]) -> Batch:
+        """Reads records, side by side.
+
+        Args:
+          indices: which records, from 0; in any order, repetitions allowed.
+
+        Returns:
+          A batch of these records in this order, without `record_index` and `epoch`.
+        """
+        try:
+            return Batch.from_elements([_as_element(self[int(index)]) for index in indices])
+        except (TypeError, ValueError) as error:
+            error.add_note(f"while {self._label()} read the records {np.asarray(indices).tolist()}")
+            raise
+
+    def process(self, elements: Int[np.ndarray, " batch"]) -> Batch:
+        return self.gather(elements)
+
+    def element_spec(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of one record's fields, as batches will have them."""
+        return record_spec(_as_element(self[0]))
+
+    def order(self, epoch: int) -> UInt32[np.ndarray, " records"]:
+        """The records of an epoch in the order in which they come.
+
+        Args:
+          epoch: from 0. A shuffling source has another order in each.
+
+        Raises:
+          ValueError: if the source shuffles, but has neither a seed nor `rngs`.
+        """
+        length = len(self)
+        if not self.config.shuffle:
+            return np.arange(length, dtype=np.uint32)
+        return permutation(self._require_shuffle_key(), epoch, length)
+
+    def _require_shuffle_key(self) -> UInt32[np.ndarray, "4"]:
+        if self.shuffle_key is None:
+            raise ValueError(
+                f"{self._label()} has shuffle=True, but nothing to derive the order from; set "
+                "the config's seed, or pass rngs=nnx.Rngs(0) to the source or to the pipeline"
+            )
+        return np.asarray(self.shuffle_key.get_value())
+
+    def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
+        """Reads an epoch, or the rest of one.
+
+        Args:
+          epoch: from 0.
+          start: how many records of the epoch to leave out.
+          batch_size: records of each batch; the last one has fewer if they run out.
+
+        Yields:
+          Batches with `record_index`.
+        """
+        order = self.order(epoch)
+        for first in range(start, len(order), batch_size):
+            indices = order[first : first + batch_size]
+            yield self.gather(indices).replace(record_index=indices)
+
+    def device_records(self) -> Batch | None:
+        """All records as one batch on a device, if that is where the source has them.
+
+        A pipeline then reads `index_batches`, and gathers inside its compiled call.
+        """
+        return None
+
+    def index_batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
+        """Like `batches`, with the numbers of the records as the data.
+
+        Raises:
+          NotImplementedError: if the source has no `device_records`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} holds no records on a device")
+
+    def with_rngs(self, rngs: nnx.Rngs) -> Self:
+        """A copy over the same records, whose order is derived from these streams."""
+        new = self.clone()
+        new.shuffle_key = nnx.data(_derived_key(self, rngs))
+        return new
+
+
+def _derived_key(source: DataSourceModule, rngs: nnx.Rngs) -> ShuffleKey:
+    streams = _randomness.own_streams(source._label(), rngs, [SHUFFLE_STREAM])
+    return ShuffleKey(words_of_key(streams[SHUFFLE_STREAM].key.get_value()))
+
+
+def _as_element(record: Any) -> Element:
+    return record if isinstance(record, Element) else Element(record)

@@ -1,0 +1,188 @@
+"""Reading ahead: what comes when, what an error does, and that no thread stays behind."""
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from datarax.pipeline import Pipeline
+from datarax.sources import DataSourceModule, SourceConfig
+
+
+class Watched(DataSourceModule):
+    """Twenty records; notes what was read, and fails at one record if told so."""
+
+    def __init__(self, fails_at=None):
+        super().__init__(SourceConfig())
+        self.fails_at = fails_at
+        self.log = Log()
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        self.log.threads.add(threading.current_thread())
+        if index == self.fails_at:
+            raise OSError(f"record {index} is unreadable")
+        self.log.read.append(index)
+        return {"x": np.int32(index)}
+
+
+class Log:
+    """What was read and in which threads; a plain object, opaque to Flax."""
+
+    def __init__(self):
+        self.read = []
+        self.threads = set()
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "datarax-prefetch"]
+
+
+def settled(log, *, patience=0.3):
+    """What was read, once nothing more is being read."""
+    while True:
+        before = len(log.read)
+        time.sleep(patience)
+        if len(log.read) == before:
+            return before
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays():
+    """Every test ends with as many threads as it began with."""
+    yield
+    gc.collect()
+    assert threads() == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_batches_are_the_same_for_every_prefetch(size):
+    """Reading ahead changes neither records nor order."""
+    source = Watched()
+    batches = list(Pipeline(source=source, batch_size=4, prefetch=size))
+    assert [batch["x"].tolist() for batch in batches] == np.arange(20).reshape(5, 4).tolist()
+    assert (threading.main_thread() in source.log.threads) == (size == 0)
+
+
+@pytest.mark.parametrize(("size", "read"), [(0, 4), (1, 8), (2, 12)])
+def test_no_more_is_read_ahead_than_asked_for(size, read):
+    """After the first batch, `size` batches wait."""
+    source = Watched()
+    iterator = iter(Pipeline(source=source, batch_size=4, prefetch=size))
+    next(iterator)
+    assert settled(source.log) == read
+    iterator.close()
+
+
+def test_nothing_is_read_before_the_first_batch():
+    """An iterator that is made and not used reads nothing and starts no thread."""
+    source = Watched()
+    iter(Pipeline(source=source, batch_size=4, prefetch=2))
+    assert settled(source.log) == 0
+    assert threads() == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_an_error_of_the_source_comes_at_its_batch(size):
+    """Whole batches before the unreadable record come first; then its error, every time."""
+    iterator = iter(Pipeline(source=Watched(fails_at=9), batch_size=4, prefetch=size))
+    assert next(iterator)["x"].tolist() == [0, 1, 2, 3]
+    assert next(iterator)["x"].tolist() == [4, 5, 6, 7]
+    for _ in range(2):
+        with pytest.raises(OSError, match="record 9 is unreadable"):
+            next(iterator)
+        assert threads() == []
+    assert int(iterator.get_state()["record"]) == 8
+
+
+def test_reading_goes_on_when_the_cause_is_gone():
+    """After an error, the batch that failed is read again."""
+    source = Watched(fails_at=9)
+    iterator = iter(Pipeline(source=source, batch_size=4, prefetch=2))
+    with pytest.raises(OSError, match="record 9 is unreadable"):
+        list(iterator)
+    source.fails_at = None
+    assert [batch["x"].tolist()[0] for batch in iterator] == [8, 12, 16]
+
+
+@pytest.mark.parametrize("how", ["break", "delete", "close", "with", "set_state", "error"])
+def test_a_consumer_that_stops_early_leaves_no_thread(how):
+    """However the consumer leaves, the thread that read ahead has ended."""
+    pipeline = Pipeline(source=Watched(), batch_size=2, prefetch=2)
+    if how == "break":
+        for _ in pipeline:
+            break
+    elif how == "error":
+        with pytest.raises(RuntimeError, match="enough"):
+            _fail_after_one(pipeline)
+    else:
+        iterator = iter(pipeline)
+        state = iterator.get_state()
+        next(iterator)
+        assert len(threads()) == 1
+        if how == "delete":
+            del iterator
+        elif how == "close":
+            iterator.close()
+        elif how == "set_state":
+            iterator.set_state(state)
+        else:
+            with iterator:
+                pass
+    gc.collect()
+    assert threads() == []
+
+
+def _fail_after_one(pipeline):
+    for _ in pipeline:
+        raise RuntimeError("enough")
+
+
+def test_a_closed_iterator_goes_on_where_it_was():
+    """`close` loses no batch: the next one is read when it is asked for."""
+    iterator = iter(Pipeline(source=Watched(), batch_size=4, prefetch=2))
+    next(iterator)
+    iterator.close()
+    assert next(iterator)["x"].tolist() == [4, 5, 6, 7]
+    iterator.close()
+
+
+def test_the_source_is_closed_with_the_reader():
+    """A generator of a source, and what it holds open, ends with the consumer's interest."""
+    closed = []
+
+    class Opened(Watched):
+        def batches(self, epoch, start, batch_size):
+            try:
+                yield from super().batches(epoch, start, batch_size)
+            finally:
+                closed.append(threading.current_thread().name)
+
+    for size in (0, 2):
+        for _ in Pipeline(source=Opened(), batch_size=4, prefetch=size):
+            break
+        gc.collect()
+    assert closed == ["MainThread", "datarax-prefetch"]
+
+
+def test_a_process_can_end_while_reading_ahead():
+    """A script that stops in the middle of an epoch exits at once and without noise."""
+    script = (
+        "import numpy as np\n"
+        "from datarax.pipeline import Pipeline\n"
+        "records = [{'x': np.zeros(3)} for _ in range(1000)]\n"
+        "iterator = iter(Pipeline(source=records, batch_size=2, prefetch=2))\n"
+        "print(next(iterator)['x'].shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "(2, 3)\n"
+    assert "Traceback" not in done.stderr
+    assert "Fatal" not in done.stderr
