@@ -112,7 +112,7 @@ def test_sharded_state_is_read_where_there_is_one_device(tmp_path):
         tmp_path,
         environment={"XLA_FLAGS": ""},
     )
-    assert float(read) == 120.0
+    assert float(read.stdout) == 120.0
 
 
 def test_steps_are_listed_and_restored_by_number(tmp_path):
@@ -366,7 +366,7 @@ def test_importing_does_not_load_orbax_and_using_prints_nothing(tmp_path):
         """,
         tmp_path,
     )
-    assert printed == ""
+    assert (printed.stdout, printed.stderr) == ("", "")
 
 
 def script(body):
@@ -396,7 +396,7 @@ def run(body, *arguments, environment=None):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return done
 
 
 def start_two_saves(directory, max_to_keep):
@@ -454,7 +454,7 @@ def test_killing_a_save_never_loses_the_previous_step(tmp_path):
         """,
         *(tmp_path / str(number) for number in range(len(delays))),
     )
-    latest = found.split()
+    latest = found.stdout.split()
     assert len(latest) == len(delays)
     assert "1" in latest, "every save had ended before its process died"
 
