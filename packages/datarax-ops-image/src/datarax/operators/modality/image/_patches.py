@@ -1,0 +1,144 @@
+"""Which pixels patches cover, and an image without them: pure functions of one record.
+
+A patch is a bit. Each row and each column of the image has the set of patches that reach it, and a
+pixel is covered where the two sets share a bit. The cost of the pixels therefore hardly depends on
+the number of patches, and everything is a comparison of two small vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, UInt32
+
+WORD = 32
+
+
+def bit_sets(
+    starts: Int[Array, " patches"],
+    sides: Int[Array, " patches"],
+    count: Int[Array, ""] | None,
+    length: int,
+) -> UInt32[Array, "words {length}"]:
+    """For each coordinate of an axis, the set of patches that reach it.
+
+    Args:
+      starts: first coordinate of each patch.
+      sides: length of each patch.
+      count: how many of the patches exist, the first ones; None if all do.
+      length: the axis's.
+
+    Returns:
+      Patch i is bit i % 32 of word i // 32.
+    """
+    place = jnp.arange(length, dtype=jnp.int32)
+    starts, sides = starts.astype(jnp.int32)[:, None], sides.astype(jnp.int32)[:, None]
+    reached = (place >= starts) & (place - starts < sides)
+    number = np.arange(starts.shape[0], dtype=np.int32)
+    if count is not None:
+        reached &= (number < count)[:, None]
+    bits = jnp.where(reached, np.uint32(1) << (number % WORD).astype(np.uint32)[:, None], 0)
+    words = range(0, starts.shape[0], WORD)
+    return jnp.stack([bits[i : i + WORD].sum(0, dtype=jnp.uint32) for i in words])
+
+
+def shared(
+    rows: UInt32[Array, "words ..."], columns: UInt32[Array, "words ..."]
+) -> Bool[Array, "..."]:
+    """Where the sets of a row and a column share a patch; both must broadcast."""
+    found = rows[0] & columns[0]
+    for row, column in zip(rows[1:], columns[1:], strict=True):
+        found |= row & column
+    return found != np.uint32(0)
+
+
+@partial(jax.jit, static_argnames=("height", "width"))
+def covered(
+    positions: Int[Array, "patches 2"],
+    sizes: Int[Array, "patches 2"],
+    count: Int[Array, ""] | None,
+    *,
+    height: int,
+    width: int,
+) -> Bool[Array, "{height} {width}"]:
+    """Which pixels the patches cover.
+
+    Args:
+      positions: (y, x) of each patch's top-left corner.
+      sizes: (height, width) of each patch.
+      count: how many of the patches exist; None if all do.
+      height: the image's.
+      width: the image's.
+    """
+    if not positions.shape[0]:
+        return jnp.zeros((height, width), bool)
+    rows = bit_sets(positions[:, 0], sizes[:, 0], count, height)
+    columns = bit_sets(positions[:, 1], sizes[:, 1], count, width)
+    return shared(rows[:, :, None], columns[:, None, :])
+
+
+@partial(jax.jit, static_argnames="axes")
+def drop(
+    image: Array,
+    positions: Int[Array, "patches 2"],
+    sizes: Int[Array, "patches 2"],
+    count: Int[Array, ""] | None,
+    fill: Array,
+    *,
+    axes: tuple[int, int],
+) -> Array:
+    """The image with its patches filled; all other pixels keep every bit.
+
+    Args:
+      image: any shape.
+      positions: (y, x) of each patch's top-left corner.
+      sizes: (height, width) of each patch.
+      count: how many of the patches exist; None if all do.
+      fill: a scalar, or an array of the image's rank that broadcasts to it; of its dtype.
+      axes: the image's height and width axis, in this order. Patches extend over all others.
+
+    Returns:
+      Like `image`. The gradient with respect to it is 1 outside the patches and 0 inside.
+    """
+    if not positions.shape[0]:
+        return image
+    # Channels are laid beside their column: wide rows vectorise, trailing axes of three do not.
+    shape = image.shape
+    before, between, after = (
+        math.prod(part)
+        for part in (shape[: axes[0]], shape[axes[0] + 1 : axes[1]], shape[axes[1] + 1 :])
+    )
+    height, width = shape[axes[0]], shape[axes[1]]
+    rows = bit_sets(positions[:, 0], sizes[:, 0], count, height)
+    columns = jnp.repeat(bit_sets(positions[:, 1], sizes[:, 1], count, width), after, axis=1)
+    hit = shared(rows[:, :, None, None], columns[:, None, None, :])
+    if fill.ndim:
+        rows_of_fill = fill.shape[axes[0]]
+        full = jnp.broadcast_to(fill, (*shape[: axes[0]], rows_of_fill, *shape[axes[0] + 1 :]))
+        fill = full.reshape(before, rows_of_fill, between, width * after)
+    flat = image.reshape(before, height, between, width * after)
+    hit, fill = jnp.broadcast_to(hit, flat.shape), jnp.broadcast_to(fill, flat.shape)
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        return _select_bits(hit, fill, flat).reshape(shape)
+    return jnp.where(hit, fill, flat).reshape(shape)
+
+
+@jax.custom_jvp
+def _select_bits(hit: Array, fill: Array, image: Array) -> Array:
+    # As integers, because XLA may compute in a wider float and then quiets signalling NaN.
+    bits = jnp.dtype(f"uint{8 * image.dtype.itemsize}")
+    words = [jax.lax.bitcast_convert_type(array, bits) for array in (fill, image)]
+    return jax.lax.bitcast_convert_type(jnp.where(hit, *words), image.dtype)
+
+
+@_select_bits.defjvp
+def _select_bits_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+    hit, fill, image = primals
+    tangent = tangents[2]
+    return _select_bits(hit, fill, image), jnp.where(hit, jnp.zeros((), tangent.dtype), tangent)

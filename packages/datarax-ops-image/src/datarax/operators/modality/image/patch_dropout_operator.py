@@ -1,0 +1,216 @@
+"""`PatchDropoutOperator`: fills random rectangles of images (cutout, random erasing)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Key, PyTree
+
+from datarax.core._auxiliary import (
+    box_corners,
+    check_coordinates,
+    is_box,
+    is_keypoint,
+    swap_keypoints,
+)
+from datarax.core._field_paths import put_field
+from datarax.core.modality import FieldDomain, Kind, ModalityOperator
+from datarax.operators.modality.image import _fills, _geometry, _patches, _sampling, _visibility
+from datarax.operators.modality.image._config import (
+    PatchDropoutOperatorConfig as PatchDropoutOperatorConfig,
+)
+from datarax.operators.modality.image._given import Patches, given_patches
+
+IMAGE = FieldDomain(
+    "image",
+    layouts=(("height", "width"), ("height", "width", "channel")),
+    kinds=("integer", "float"),
+)
+ANY_IMAGE = FieldDomain("image", kinds=("integer", "float"))
+
+
+class PatchDropoutOperator(ModalityOperator):
+    """Fills random rectangles of each image; every other pixel keeps every bit.
+
+    If stochastic, each record has patches of its own; else `config.seed` fixes the same patches for
+    every record of every call. Images keep their dtype, whichever it is, and the gradient is 1
+    outside the patches and 0 inside.
+
+    Args:
+      config: how many patches, how large, filled with what.
+      rngs: streams to derive its own from; needed if `config.stochastic`.
+      name: what to call it in messages.
+
+    References:
+      DeVries and Taylor (2017), Improved regularization of convolutional neural networks with
+      cutout; Zhong et al. (2020), Random erasing data augmentation.
+
+    >>> from datarax.core.element_batch import Batch
+    >>> config = PatchDropoutOperatorConfig(
+    ...     field_key="image", num_patches=1, patch_size=(2, 2), stochastic=True
+    ... )
+    >>> op = PatchDropoutOperator(config, rngs=nnx.Rngs(0))
+    >>> batch = op(Batch.from_arrays({"image": np.ones((3, 4, 4), np.uint8)}))
+    >>> batch["image"].dtype, batch["image"].sum((1, 2)).tolist()
+    (dtype('uint8'), [12, 12, 12])
+    """
+
+    def __init__(
+        self,
+        config: PatchDropoutOperatorConfig,
+        *,
+        rngs: nnx.Rngs | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(config, PatchDropoutOperatorConfig):
+            raise TypeError(
+                f"config of {type(self).__name__} must be a PatchDropoutOperatorConfig, "
+                f"got {type(config).__name__}"
+            )
+        super().__init__(config, rngs=rngs, name=name)
+        self.config: PatchDropoutOperatorConfig = config
+        self.domain = IMAGE if config.spatial_axes is None else ANY_IMAGE
+
+    def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> dict[str, Array]:
+        """Draws the patches of a batch.
+
+        Args:
+          rng: the key.
+          data_shapes: like the batch's data, with a shape `(batch, ...)` for each array.
+
+        Returns:
+          `patch_positions` int32 `(batch, num_patches, 2)`, the (y, x) of each patch's top-left
+          corner, and only where options ask for them: `patch_sizes` int32 `(batch, num_patches,
+          2)`, `patch_count` int32 `(batch,)`, of which 0 leaves the record as it is, and
+          `fill_seed` uint32 `(batch, 2)`. Here num_patches is the largest number that the config
+          allows.
+
+        Raises:
+          KeyError: if the field is not in `data_shapes`.
+          ValueError: if a patch does not fit.
+        """
+        batch, *shape = self._extract_field(data_shapes, self.config.field_key)
+        layout = _geometry.layout(self.config, tuple(shape))
+        return _sampling.draw(rng, batch=batch, layout=layout)
+
+    def applied_records(self, random_params: PyTree) -> Bool[Array, "..."] | None:
+        if isinstance(random_params, Mapping) and "patch_count" in random_params:
+            return random_params["patch_count"] > np.int32(0)
+        return jnp.zeros((), bool) if self.config.num_patches in (0, (0, 0)) else None
+
+    def transform_field(
+        self, value: Array, random_params: PyTree, stats: dict[str, Any] | None
+    ) -> Array:
+        value = jnp.asarray(value)
+        patches = self._patches(value, random_params)
+        axes = _geometry.spatial_axes(self.config, value.shape)
+        fill = self._fill(value, patches)
+        return _patches.drop(
+            value, patches.positions, patches.sizes, patches.count, fill, axes=axes
+        )
+
+    def transform_auxiliary(
+        self,
+        kind: Kind,
+        value: Array,
+        field: Array,
+        random_params: PyTree,
+        stats: dict[str, Any] | None,
+    ) -> Array:
+        if kind == "mask":
+            return self._drop_mask(value, field, random_params)
+        if kind == "keypoints" and value.shape[-1] == 3:
+            hidden = ~_visibility.of_points(value, self._covered(field, random_params))
+            flag = value[..., 2]
+            lowered = jnp.where(hidden, jnp.minimum(flag, jnp.ones((), flag.dtype)), flag)
+            return jnp.concatenate([value[..., :2], lowered[..., None]], axis=-1)
+        return value
+
+    def _drop_mask(self, mask: Array, image: Array, random_params: PyTree) -> Array:
+        names = self.config.auxiliary_fields
+        axes = _geometry.spatial_axes(self.config, image.shape)
+        sides = tuple(image.shape[axis] for axis in axes)
+        shape = jnp.shape(mask)
+        if len(shape) <= axes[1] or tuple(shape[axis] for axis in axes) != sides:
+            raise ValueError(
+                f"auxiliary_fields {names} hold a mask of shape {shape}, which must have the "
+                "image's "
+                f"{sides} on axes {axes}; name boxes in box_fields and points in keypoint_fields"
+            )
+        if self.config.mask_fill is None:
+            return mask
+        mask = jnp.asarray(mask)
+        fill = jnp.asarray(_fills.exact_constant("mask_fill", self.config.mask_fill, mask.dtype))
+        patches = self._patches(image, random_params)
+        return _patches.drop(mask, patches.positions, patches.sizes, patches.count, fill, axes=axes)
+
+    def _follow(
+        self, data: PyTree, value: Array, random_params: PyTree, stats: dict[str, Any] | None
+    ) -> PyTree:
+        config = self.config
+        seen = {}
+        for key in (*config.box_fields, *config.keypoint_fields):
+            array = jnp.asarray(self._extract_field(data, key))
+            check_coordinates(key, self._auxiliary_kind(key), array)
+            covered = self._covered(value, random_params)
+            if key in config.box_fields:
+                corners = box_corners(array, config.box_format)
+                seen[key] = _visibility.of_boxes(corners, covered, is_box(corners))
+            else:
+                points = swap_keypoints(array, config.keypoint_format)
+                seen[key] = _visibility.of_points(points, covered) & is_keypoint(points)
+        data = super()._follow(data, value, random_params, stats)
+        for key, visibility in seen.items():
+            data = put_field(data, f"{key}_visibility", visibility)
+        return data
+
+    def _covered(self, image: Array, random_params: PyTree) -> Bool[Array, "height width"]:
+        patches = self._patches(image, random_params)
+        axes = _geometry.spatial_axes(self.config, image.shape)
+        return _patches.covered(
+            patches.positions,
+            patches.sizes,
+            patches.count,
+            height=image.shape[axes[0]],
+            width=image.shape[axes[1]],
+        )
+
+    def _patches(self, image: Array, random_params: PyTree) -> Patches:
+        layout = _geometry.layout(self.config, image.shape)
+        if not self.stochastic:
+            key = jax.random.key(self.config.seed, impl="threefry2x32")
+            drawn = _sampling.draw(key, batch=1, layout=layout)
+            random_params = {name: array[0] for name, array in drawn.items()}
+        return given_patches(self._label(), layout, random_params)
+
+    def _fill(self, image: Array, patches: Patches) -> Array:
+        config = self.config
+        channels = _geometry.channel_axis(config, image.shape)
+        if config.fill == "mean":
+            return _fills.mean_color(image, channel_axis=channels)
+        if config.fill == "constant":
+            return jnp.asarray(self._constant(image, channels))
+        shape = image.shape
+        if config.fill == "color":
+            shape = tuple(side if axis == channels else 1 for axis, side in enumerate(shape))
+        bounds = _fills.random_bounds(config.fill_range, config.clip_range, image.dtype)
+        return _fills.random_values(patches.seed, shape=shape, dtype=image.dtype, bounds=bounds)
+
+    def _constant(self, image: Array, channels: int | None) -> np.ndarray:
+        value = self.config.drop_value
+        if isinstance(value, tuple):
+            found = "no channel axis" if channels is None else f"{image.shape[channels]} channels"
+            if channels is None or len(value) != image.shape[channels]:
+                raise ValueError(
+                    f"drop_value {value} has {len(value)} numbers, one per channel, but field "
+                    f"{self.config.field_key!r} of shape {image.shape} has {found}; use one "
+                    "number, or "
+                    "set channel_axis"
+                )
+        constant = _fills.exact_constant("drop_value", value, image.dtype)
+        return _fills.per_channel(constant, image.ndim, channels)
