@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Any
 
 import jax
@@ -18,8 +17,6 @@ from datarax.batching._padding import PadValue, pad_batch, require_pad_value, va
 from datarax.core._batch_spec import canonical_dtype
 from datarax.core._rows import as_leaf, count_rows, spec_text
 from datarax.core.element_batch import RESERVED_FIELD, Batch, Element
-
-_PARTS = attrgetter("data", "state", "metadata")
 
 
 class Assembler:
@@ -58,12 +55,14 @@ class Assembler:
         """
         if set(map(type, elements)) != {Element}:
             _require_elements(elements, numbers)
-        data, states, metadata = zip(*map(_PARTS, elements), strict=True)
+        data = [element.data for element in elements]
+        states = [element.state for element in elements]
+        metadata = [element.metadata for element in elements]
         count = len(elements)
         mask = np.arange(rows) < count
         entries = None
         if metadata.count(None) != count:
-            entries = metadata + (None,) * (rows - count)
+            entries = (*metadata, *[None] * (rows - count))
         stacked_states = self._states.stack(states, numbers, rows)
         if self._collate_fn is not None:
             batch = Batch.from_arrays(self._custom(list(elements)))

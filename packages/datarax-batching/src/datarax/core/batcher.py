@@ -77,8 +77,10 @@ class BatcherModule(StructuralModule):
 
     def _count_records(self, batched: int, left_out: int) -> None:
         """Adds to the operation counts, on the host: there is no work that a device could share."""
-        old = np.asarray(self._operation_count.get_value())
-        words = old[:, 0].astype(np.uint64) + (old[:, 1].astype(np.uint64) << np.uint64(32))
-        words += np.array([batched, left_out], np.uint64)
-        low, high = words & np.uint64(2**32 - 1), words >> np.uint64(32)
-        self._operation_count.set_value(np.stack([low, high], axis=1).astype(np.uint32))
+        old = np.asarray(self._operation_count.get_raw_value()).tolist()
+        counts = [
+            low + (high << 32) + new
+            for (low, high), new in zip(old, (batched, left_out), strict=True)
+        ]
+        words = [(count & 0xFFFFFFFF, count >> 32) for count in counts]
+        self._operation_count.set_value(np.array(words, np.uint32))
