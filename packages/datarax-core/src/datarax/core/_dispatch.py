@@ -219,12 +219,10 @@ def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
     on_host = isinstance(valid_mask, np.ndarray) or (
         valid_mask.platform() == "cpu" and valid_mask.is_fully_addressable
     )
-    library = np if on_host else jnp
-    rows = library.count_nonzero(library.asarray(valid_mask))
+    rows = (np if on_host else jnp).count_nonzero(valid_mask)
     for number, times in recipe.counted:
         variable = binding.variables[number]
-        counted = library.asarray([rows * times, 0], dtype=np.uint32)
-        variable.set_raw_value(increased(library.asarray(variable.get_raw_value()), counted))
+        variable.set_raw_value(increased(variable.get_raw_value(), rows * times))
 
 
 def _remembered(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -21,11 +22,18 @@ class OperationCount(nnx.Variable[Any]):
     """uint32 `(2, 2)`: the (low, high) words of the applied and of the skipped count."""
 
 
-def increased(count: Any, counted: Any) -> Any:
-    """Adds uint32 `(2,)` to a count, with a carry; on the host if both are there."""
-    low = count[:, 0] + counted
-    high = count[:, 1] + (low < counted).astype(np.uint32)
-    return (np if isinstance(low, np.ndarray) else jnp).stack([low, high], axis=1)
+def increased(count: Any, applied: Any, skipped: Any = 0) -> Any:
+    """Adds to a count, with a carry; on the host if everything is there."""
+    if isinstance(count, np.ndarray) and not isinstance(applied, jax.Array):
+        new = count.copy()
+        for row, more in enumerate((int(applied), int(skipped))):
+            total = int(new[row, 0]) + more
+            new[row] = total % 2**32, int(new[row, 1]) + total // 2**32
+        return new
+    count = jnp.asarray(count)
+    more = jnp.asarray([applied, skipped], jnp.uint32)
+    low = count[:, 0] + more
+    return jnp.stack([low, count[:, 1] + (low < more).astype(jnp.uint32)], axis=1)
 
 
 class DataraxModule(nnx.Module):
@@ -130,10 +138,11 @@ class DataraxModule(nnx.Module):
         if applied is None and recorder is not None and valid_mask is recorder.valid_mask:
             recorder.counted_all(self._operation_count)
         elif _randomness.can_update(self._operation_count):
-            done = jnp.asarray(valid_mask)
-            applied = done if applied is None else applied & done
-            counted = jnp.stack([applied, done & ~applied]).sum(1, dtype=jnp.uint32)
-            self._operation_count.set_value(increased(self._operation_count.get_value(), counted))
+            rows = jnp.asarray(valid_mask)
+            done = rows if applied is None else rows & applied
+            count = self._operation_count.get_value()
+            new = increased(count, jnp.count_nonzero(done), jnp.count_nonzero(rows & ~done))
+            self._operation_count.set_value(new)
 
     def compute_statistics(self, data: Any) -> dict[str, Any] | None:
         """Calls the config's `batch_stats_fn` with `data` and keeps the result.
