@@ -4,3 +4,5 @@ from datarax.sources._config import SourceConfig as SourceConfig
 from datarax.sources._memory import MemorySource as MemorySource
 from datarax.sources._memory import MemorySourceConfig as MemorySourceConfig
 from datarax.sources._source import DataSourceModule as DataSourceModule
+from datarax.sources._tfds import TFDSEagerConfig as TFDSEagerConfig
+from datarax.sources._tfds import TFDSEagerSource as TFDSEagerSource

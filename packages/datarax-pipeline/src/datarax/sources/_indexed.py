@@ -24,8 +24,9 @@ class Dataset:
         ):
             raise TypeError(
                 "source must be a DataSourceModule, or an object whose len() is the number of "
-                f"records and whose [number] is an Element or a dict, got "
-                f"{type(wrapped).__name__}; for arrays use MemorySource(MemorySourceConfig(), data={{'image': images}})"
+                "records and whose [number] is an Element or a dict, got "
+                f"{type(wrapped).__name__}; for arrays use MemorySource(MemorySourceConfig(), "
+                "data={'image': images})"
             )
         self.wrapped = wrapped
 
