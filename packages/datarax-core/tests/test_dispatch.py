@@ -199,7 +199,7 @@ def test_the_cache_returns_the_same_result_for_the_same_arrays(traced):
 
 def test_the_cache_is_off_by_default(traced):
     """Without cacheable=True every call computes."""
-    op, b = traced(OperatorConfig()), batch(valid_mask=jnp.ones(4, bool))
+    op, b = traced(OperatorConfig()), batch()
     assert op(b)["x"] is not op(b)["x"]
 
 
@@ -216,7 +216,7 @@ def test_the_cache_is_off_by_default(traced):
 def test_the_cache_drops_what_changed(traced, change):
     """A change of parameters, statistics or attributes is never answered from the cache."""
     op = cached(traced, precomputed_stats={"mean": 0.5})
-    b = batch(valid_mask=jnp.ones(4, bool))
+    b = batch()
     before = np.asarray(op(b)["x"])
     change(op)
     fresh = np.asarray(op(b)["x"])
@@ -229,7 +229,7 @@ def test_the_cache_never_answers_for_arrays_that_can_change(traced):
     """A NumPy array that was changed in place is computed again."""
     op = cached(traced)
     x = np.zeros(4, np.float32)
-    b = Batch.from_arrays({"x": x}, valid_mask=jnp.ones(4, bool))
+    b = Batch.from_arrays({"x": x})
     assert float(op(b)["x"][0]) == 1
     x[0] = 9
     assert float(op(b)["x"][0]) == 10
@@ -238,8 +238,7 @@ def test_the_cache_never_answers_for_arrays_that_can_change(traced):
 def test_the_cache_is_bounded_and_keeps_no_input_alive(traced):
     """Entries go with their arrays, and the number of entries has a limit."""
     op = cached(traced)
-    mask = jnp.ones(4, bool)
-    batches = [batch(valid_mask=mask) for _ in range(20)]
+    batches = [batch() for _ in range(20)]
     for b in batches:
         op(b)
     entries = _dispatch._bindings[op].cache._entries
@@ -261,7 +260,7 @@ def test_an_operator_that_changes_state_is_not_cached():
             self.calls[...] += 1
             return batch.replace(data={"x": batch["x"] + 1})
 
-    op, b = Tally(OperatorConfig(cacheable=True)), batch(valid_mask=jnp.ones(4, bool))
+    op, b = Tally(OperatorConfig(cacheable=True)), batch()
     op(b)
     op(b)
     assert int(op.calls.get_value()) == 2

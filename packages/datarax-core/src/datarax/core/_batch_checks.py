@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from datarax.core.element_batch import Batch
 
 
+def all_valid(rows: int) -> np.ndarray:
+    """The mask of a batch without padding."""
+    return read_only(np.ones(rows, bool))
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The array, which belongs to a value and must not change from now on."""
+    array.flags.writeable = False
+    return array
+
+
 def as_mask(mask: Any) -> np.ndarray | jax.Array:
     """The mask as an array; raises a TypeError if it is not bool."""
     array = mask if isinstance(mask, jax.Array) else np.asarray(mask)
@@ -43,13 +54,16 @@ def as_uint32(name: str, value: Any) -> Any:
     array = _rows.as_leaf(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
-    if not isinstance(array, jax.core.Tracer):
-        host = np.asarray(array)
-        if host.size and not 0 <= host.min() <= host.max() < 2**32:
-            raise ValueError(
-                f"{name} must lie between 0 and 2**32 - 1, got {host.min()} to {host.max()}"
-            )
-    return array.astype(np.uint32)
+    if isinstance(array, jax.core.Tracer):
+        return array.astype(jnp.uint32)
+    host = np.asarray(array)
+    if host.size and not 0 <= host.min() <= host.max() < 2**32:
+        raise ValueError(
+            f"{name} must lie between 0 and 2**32 - 1, got {host.min()} to {host.max()}"
+        )
+    if isinstance(array, jax.Array):
+        return array.astype(jnp.uint32)
+    return read_only(host.astype(np.uint32))
 
 
 def as_entries(metadata: Any) -> tuple[Any, ...] | None:

@@ -21,7 +21,8 @@ def is_immutable(leaf: Any) -> bool:
 class IdentityCache:
     """Holds the results for the last few inputs, for as long as these very arrays live.
 
-    An entry is found only for the same `jax.Array` objects, which cannot change. It holds them
+    An entry is found only for the same `jax.Array`s (or read-only NumPy arrays that own their
+    memory), which cannot change. It holds them
     weakly and goes when one of them goes, so an address that is used again never matches. Module
     values (parameters, statistics) are compared by identity too.
     """
@@ -46,9 +47,7 @@ class IdentityCache:
         self, structure: Hashable, arrays: Sequence[Any], values: Sequence[Any], result: Any
     ) -> None:
         """Remembers a result, unless one of the arrays or values could change in place."""
-        if not all(isinstance(array, jax.Array) for array in arrays):
-            return
-        if not all(is_immutable(value) for value in values):
+        if not all(is_immutable(leaf) for leaf in (*arrays, *values)):
             return
         key = (structure, tuple(map(id, arrays)))
         entries = self._entries

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import jax
 from flax import nnx
 
 
@@ -17,7 +16,8 @@ class ConstructorArguments:
     """
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._args, self._kwargs = snapshot((args, kwargs))
+        self._args = tuple(map(snapshot, args))
+        self._kwargs = {name: snapshot(value) for name, value in kwargs.items()}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ConstructorArguments)
@@ -31,10 +31,10 @@ class ConstructorArguments:
     def rebuilt(self, kind: type[Any], **replacements: Any) -> Any:
         """Calls the constructor again, with the named arguments replaced (None keeps one)."""
         signature = inspect.signature(kind.__init__)
-        arguments = signature.bind(None, *self._args, **self._kwargs)
+        args = map(snapshot, self._args)
+        kwargs = {name: snapshot(value) for name, value in self._kwargs.items()}
+        arguments = signature.bind(None, *args, **kwargs)
         takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-        args, kwargs = snapshot((arguments.args[1:], arguments.kwargs))
-        rebound = signature.bind(None, *args, **kwargs)
         for name, value in replacements.items():
             if value is None:
                 continue
@@ -42,14 +42,14 @@ class ConstructorArguments:
                 raise TypeError(
                     f"{kind.__name__} takes no {name}, so copy cannot replace it; override copy"
                 )
-            rebound.arguments[name] = value
-        return kind(*rebound.args[1:], **rebound.kwargs)
+            arguments.arguments[name] = value
+        return kind(*arguments.args[1:], **arguments.kwargs)
 
 
-def snapshot(tree: Any) -> Any:
-    """The same arguments, with modules and streams copied so that nobody else changes them."""
-    return jax.tree.map(
-        lambda leaf: nnx.clone(leaf) if isinstance(leaf, nnx.Module | nnx.Rngs) else leaf,
-        tree,
-        is_leaf=lambda leaf: isinstance(leaf, nnx.Module | nnx.Rngs),
-    )
+def snapshot(value: Any) -> Any:
+    """The same argument, with modules and streams copied so that nobody else changes them."""
+    if isinstance(value, nnx.Module | nnx.Rngs):
+        return nnx.clone(value)
+    if type(value) in (list, tuple) and value and all(isinstance(v, nnx.Module) for v in value):
+        return type(value)(nnx.clone(module) for module in value)
+    return value

@@ -49,7 +49,7 @@ class DataraxModuleConfig:
 
     Args:
       cacheable: remember the result for a batch of the very same `jax.Array`s. Only deterministic
-        modules can; NumPy arrays can change under the cache and are therefore never looked up.
+        modules can; a batch with a writable NumPy array, which could change, is never looked up.
       batch_stats_fn: a function (or `nnx.Module`) that `compute_statistics` calls with its
         argument; returns a dict of numbers and arrays, which reaches `apply` as `stats`.
       precomputed_stats: a dict of numbers and arrays that reaches `apply` as `stats`.

@@ -140,7 +140,7 @@ class Batch:
         return cls(
             data=data,
             states={} if states is None else _rows.as_leaves("states", states),
-            valid_mask=np.ones(rows, bool) if valid_mask is None else valid_mask,
+            valid_mask=_batch_checks.all_valid(rows) if valid_mask is None else valid_mask,
             record_index=_batch_checks.as_uint32("record_index", record_index),
             epoch=_batch_checks.as_uint32("epoch", epoch),
             batch_state={} if batch_state is None else _rows.as_leaves("batch_state", batch_state),
