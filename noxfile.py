@@ -122,6 +122,12 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
+def run_tests(session: nox.Session, *targets: str) -> None:
+    """Pytest on all cores, a file to a core; on one, and so with --pdb, where options are given."""
+    options = session.posargs or ["-n", "logical", "--dist", "loadfile"]
+    session.run("pytest", *targets, *options, env=NO_SOURCE_TREE)
+
+
 def installed_modules(session: nox.Session, dist: str) -> list[str]:
     """The installed files of a distribution that are Python modules."""
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -134,20 +140,19 @@ def installed_modules(session: nox.Session, dist: str) -> list[str]:
 @nox.parametrize("dist", [nox.param(dist, id=dist) for dist in PROJECTS])
 def unit(session: nox.Session, dist: str) -> None:
     """One package alone, from its wheel: tests, docstrings, README and CHANGELOG."""
-    install(session, [dist], "test")
+    install(session, [dist], "test", *group("unit"))
     folder = PROJECTS[dist]["folder"].relative_to(ROOT)
     documents = [str(folder / name) for name in ("README.md", "CHANGELOG.md")]
     modules = Path(session.create_tmp()) / "modules.txt"
     modules.write_text("\n".join(installed_modules(session, dist)), encoding="utf-8")
-    targets = [str(folder / "tests"), *documents, "--doctest-modules", f"@{modules}"]
-    session.run("pytest", *targets, *session.posargs, env=NO_SOURCE_TREE)
+    run_tests(session, str(folder / "tests"), *documents, "--doctest-modules", f"@{modules}")
 
 
 @nox.session(python=["3.11", "3.12", "3.13"], requires=["build"])
 def integration(session: nox.Session) -> None:
     """All packages together on the CPU, on each interpreter that is present."""
     install(session, list(PROJECTS), "test", *group("integration"))
-    session.run("pytest", *INTEGRATION, *session.posargs, env=NO_SOURCE_TREE)
+    run_tests(session, *INTEGRATION)
 
 
 @nox.session(requires=["build"])
@@ -156,7 +161,7 @@ def lowest(session: nox.Session) -> None:
     oldest = ["-c", "constraints/lowest.txt"]
     install(session, list(PROJECTS), "test", *group("integration"), *oldest)
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
-    session.run("pytest", *packages, *INTEGRATION, *session.posargs, env=NO_SOURCE_TREE)
+    run_tests(session, *packages, *INTEGRATION)
 
 
 def python_with_jax() -> str | None:
