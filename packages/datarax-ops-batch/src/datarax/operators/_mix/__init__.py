@@ -1,0 +1,1 @@
+"""Pure functions behind `datarax.operators.batch_mix_operator`."""

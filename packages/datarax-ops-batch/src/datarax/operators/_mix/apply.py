@@ -1,0 +1,118 @@
+"""Carries a plan out on the arrays of a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32, Shaped
+
+from datarax.operators._mix.blend import blend
+from datarax.operators._mix.box import box_area, exact_fraction
+from datarax.operators._mix.paste import paste
+from datarax.operators._mix.plan import MixPlan
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known about a batch when it is traced.
+
+    Args:
+      mode: "mixup", "cutmix" or "both": whether rows can be blended, have boxes, or either.
+      axes: the spatial axes.
+      sizes: the image's size on each of them.
+      group: rows in a group, which no partner leaves.
+    """
+
+    mode: str
+    axes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    group: int
+
+
+def take_partners(
+    array: Shaped[Array, "batch *rest"], partner: Int32[Array, " batch"], group: int
+) -> Shaped[Array, "batch *rest"]:
+    """Each row's partner, taken inside the group so that sharded groups stay where they are."""
+    batch = array.shape[0]
+    flat = array.reshape(batch, -1)
+    if batch == group or batch % group:
+        taken = _take(flat, partner)
+    else:
+        local = (partner % group).reshape(-1, group)
+        taken = jax.vmap(_take)(flat.reshape(-1, group, flat.shape[1]), local)
+    return taken.reshape(array.shape)
+
+
+def _take(rows: Array, numbers: Array) -> Array:
+    return rows.at[numbers].get(mode="promise_in_bounds")
+
+
+def mix_image(
+    array: Shaped[Array, "batch *rest"], plan: MixPlan, layout: Layout
+) -> Shaped[Array, "batch *rest"]:
+    """Blends rows without a box with their partners, and pastes the box of the others."""
+    other = take_partners(array, plan.partner, layout.group)
+    out = array
+    if layout.mode != "cutmix":
+        lam = plan.lam
+        if layout.mode == "both":
+            lam = jnp.where(box_area(plan.box) > 0, 1, lam)
+        out = _blend_rows(array, other, lam, 1 - lam)
+    if layout.mode != "mixup":
+        out = paste(out, other, plan.box, layout.axes)
+    return out
+
+
+def paste_image(
+    array: Shaped[Array, "batch *rest"], plan: MixPlan, layout: Layout
+) -> Shaped[Array, "batch *rest"]:
+    """Pastes boxes and never blends."""
+    other = take_partners(array, plan.partner, layout.group)
+    return paste(array, other, plan.box, layout.axes)
+
+
+def mix_by_ratio(
+    array: Shaped[Array, "batch *rest"], plan: MixPlan, layout: Layout
+) -> Shaped[Array, "batch *rest"]:
+    """Averages with the label's weights: λ, or the exact fractions inside and outside the box."""
+    other = take_partners(array, plan.partner, layout.group)
+    return _blend_rows(array, other, plan.lam, weight_of_partner(plan, layout))
+
+
+def weight_of_partner(plan: MixPlan, layout: Layout) -> Float32[Array, " batch"]:
+    """1 − λ, correctly rounded from the pixels where there is a box."""
+    if layout.mode == "mixup":
+        return 1 - plan.lam
+    area = box_area(plan.box)
+    return jnp.where(area > 0, exact_fraction(area, layout.sizes), 1 - plan.lam)
+
+
+def _blend_rows(
+    own: Array, other: Array, lam: Float32[Array, " batch"], rest: Float32[Array, " batch"]
+) -> Array:
+    flat = (own.shape[0], math.prod(own.shape[1:]))
+    mixed = blend(own.reshape(flat), other.reshape(flat), lam[:, None], rest[:, None])
+    return mixed.reshape(own.shape)
+
+
+def one_by_one(
+    mixed: Callable[[Array, MixPlan, Layout], Array],
+    array: Shaped[Array, "batch *rest"],
+    plan: MixPlan,
+    layout: Layout,
+) -> Shaped[Array, "batch *rest"]:
+    """The same as `mixed(array, plan, layout)`, with working memory for one row."""
+    pair = dataclasses.replace(layout, group=2)
+
+    def one(row: tuple[Array, MixPlan]) -> Array:
+        number, own = row
+        rows = jnp.stack([array[number], array[own.partner]])
+        alone = MixPlan(own.lam[None], jnp.int32([1]), own.box[None])
+        return mixed(rows, jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), alone), pair)[0]
+
+    return jax.lax.map(one, (jnp.arange(array.shape[0]), plan))

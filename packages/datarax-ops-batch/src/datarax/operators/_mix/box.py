@@ -1,0 +1,74 @@
+"""Boxes of CutMix: their sides, their place, and how much of the image they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32, UInt32
+
+from datarax.operators._mix.bits import below
+
+
+def sides_of_ratio(
+    lam: Float32[Array, "*shape"], sizes: Sequence[int]
+) -> list[Int32[Array, "*shape"]]:
+    """Sides of a box that is 1 − λ of the image and has its proportions, rounded to pixels."""
+    scale = (1 - lam) ** (1 / len(sizes)) if len(sizes) != 2 else jnp.sqrt(1 - lam)
+    return [jnp.round(size * scale).astype(jnp.int32) for size in sizes]
+
+
+def sides_between(
+    words: Sequence[UInt32[Array, "*shape"]], sizes: Sequence[int], minmax: tuple[float, float]
+) -> list[Int32[Array, "*shape"]]:
+    """Sides that are each uniform between two fractions of the image's, ends included."""
+    sides = []
+    for word, size in zip(words, sizes, strict=True):
+        low, high = (round(fraction * size) for fraction in minmax)
+        sides.append(low + below(word, jnp.int32(high - low + 1)))
+    return sides
+
+
+def place_inside(
+    word: UInt32[Array, "*s"], side: Int32[Array, "*s"], size: int
+) -> tuple[Array, Array]:
+    """Start and stop on one axis: wholly inside, every start equally likely."""
+    start = below(word, size - side + 1)
+    return start, start + side
+
+
+def place_clipped(
+    word: UInt32[Array, "*s"], side: Int32[Array, "*s"], size: int
+) -> tuple[Array, Array]:
+    """Start and stop on one axis: centre uniform over the pixels, what sticks out clipped off."""
+    start = below(word, jnp.int32(size)) - side // 2
+    return jnp.clip(start, 0, size), jnp.clip(start + side, 0, size)
+
+
+PLACEMENTS = {"inside": place_inside, "clipped": place_clipped}
+
+
+def make_box(
+    words: Sequence[UInt32[Array, "*shape"]],
+    sides: Sequence[Int32[Array, "*shape"]],
+    sizes: Sequence[int],
+    placement: str,
+) -> Int32[Array, "*shape bounds"]:
+    """A box as starts, then stops on each axis, half-open: (y0, x0, y1, x1) of an image."""
+    place = PLACEMENTS[placement]
+    spans = [place(*args) for args in zip(words, sides, sizes, strict=True)]
+    return jnp.stack([start for start, _ in spans] + [stop for _, stop in spans], axis=-1)
+
+
+def box_area(box: Int32[Array, "*shape bounds"]) -> Int32[Array, "*shape"]:
+    """How many pixels lie in the box."""
+    dims = box.shape[-1] // 2
+    return jnp.prod(box[..., dims:] - box[..., :dims], axis=-1, dtype=jnp.int32)
+
+
+def exact_fraction(part: Int32[Array, "*shape"], sizes: Sequence[int]) -> Float32[Array, "*shape"]:
+    """The correctly rounded quotient of a number of pixels and those of the whole image."""
+    part = part.astype(jnp.float32)
+    # A divisor that is the same for all would become a multiplication by its rounded reciprocal.
+    return part / jnp.maximum(part, jnp.float32(math.prod(sizes)))

@@ -1,0 +1,35 @@
+"""Who is mixed with whom."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32, UInt32
+
+ROW_BITS = 12
+
+
+def partners(word: UInt32[Array, " rows"], valid: Bool[Array, " rows"]) -> Int32[Array, " rows"]:
+    """Each valid row's partner: the next one round a random circle of all valid rows.
+
+    Every such circle is equally likely, so a partner is uniform over the other valid rows and
+    nobody is its own. Padded rows, and a valid row that is alone, are their own partners. Padding
+    at the end makes no difference to the rows before it.
+
+    Args:
+      word: one word of random bits a row.
+      valid: which rows take part.
+    """
+    rows = valid.shape[0]
+    own = jnp.arange(rows, dtype=jnp.int32)
+    shuffle = (word >> 1) | jnp.where(valid, jnp.uint32(0), jnp.uint32(1 << 31))
+    if rows <= 1 << ROW_BITS:
+        # One sort of one array: the row stands in the low bits of its random word.
+        packed = (shuffle >> ROW_BITS << ROW_BITS) | own.astype(jnp.uint32)
+        order = (jnp.sort(packed) & ((1 << ROW_BITS) - 1)).astype(jnp.int32)
+    else:
+        order = jax.lax.sort((shuffle, own), num_keys=1)[1]
+    count = valid.sum(dtype=jnp.int32)
+    after = jnp.where(own < count - 1, jnp.roll(order, -1), order[0])
+    after = jnp.where(own < count, after, order)
+    return jnp.zeros_like(own).at[order].set(after, unique_indices=True)

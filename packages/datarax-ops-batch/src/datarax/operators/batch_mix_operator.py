@@ -1,0 +1,249 @@
+"""MixUp and CutMix of the records in a batch."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
+
+from flax import nnx
+from jaxtyping import Array, Key, PyTree
+
+from datarax.core.config import OperatorConfig, require_bools
+from datarax.core.element_batch import Batch
+from datarax.core.operator import OperatorModule, require_batch
+from datarax.operators._mix import checks, run
+from datarax.operators._mix.schedule import Probability, Switch
+
+
+@dataclass(frozen=True)
+class BatchMixOperatorConfig(OperatorConfig):
+    """Configuration of `BatchMixOperator`.
+
+    Only the fields named here are touched; every other field of the batch, segmentation masks and
+    integer companions included, passes through as it is. Name a mask in `paste_fields` if it shall
+    get the same boxes as the image.
+
+    Args:
+      cacheable: refused if True: a remembered mix would repeat its randomness.
+      batch_stats_fn: see `DataraxModuleConfig`; mixing reads no statistics.
+      precomputed_stats: see `DataraxModuleConfig`; mixing reads no statistics.
+      stochastic: must be True.
+      stream_name: the random stream; None means the stream called "default".
+      batch_strategy: "vmap" mixes all records at once, "scan" one after the other; see
+        `OperatorConfig`.
+      mode: "mixup", "cutmix", or "both": each draw is one or the other.
+      alpha: α of λ ~ Beta(α, α), positive. In mode "both", of MixUp.
+      data_field: the images, `(batch, height, width, channel)` or of any shape that has the
+        `spatial_axes`; one name or a tuple of names, all with the same λ, partner and box. Floats,
+        or integers of 8, 16 or 32 bits; the dtype is kept.
+      label_field: the labels: float rows `(batch, classes)` (at least float32 comes out), or
+        integers `(batch,)` with `num_classes`. A tuple of names for several; None for none.
+      mix_fields: companions mixed like the images; without spatial axes of their own (regression
+        targets), averaged with the labels' weights instead.
+      paste_fields: companions of any dtype, such as segmentation masks, of which only CutMix boxes
+        are pasted; MixUp leaves them as they are.
+      cutmix_alpha: α of CutMix in mode "both"; None means 1.
+      switch_prob: how likely a draw in mode "both" is CutMix; None means 0.5.
+      granularity: "batch" draws one λ and one box a batch (or group); "record" draws them for each
+        record.
+      prob: how likely a draw mixes at all; the start value of `op.prob`.
+      cutmix_minmax: fractions (low, high) between which each side of a CutMix box is uniform, in
+        place of Beta-distributed areas.
+      box_placement: "inside" puts boxes wholly inside the image, every place equally likely;
+        "clipped" draws the centre from all pixels and clips what sticks out.
+      spatial_axes: axes on which boxes are cut, ascending, batch being axis 0: (2, 3) for channels
+        first, (1,) for audio, (1, 2, 3) for volumes.
+      num_classes: how many classes integer labels have; they become one-hot float32.
+      label_smoothing: ε; labels become (1 − ε) y + ε / K before they are mixed, unmixed ones too.
+      smooth_multi_hot: smooth float labels whose rows do not sum to 1 instead of refusing them.
+      mix_group_size: mix only inside groups of so many consecutive rows, each with randomness of
+        its own, so that the result does not depend on the batch size and a batch sharded at group
+        boundaries is mixed without moving images between devices.
+      mix_info: leave `lam`, `partner` and `box` of each record in `batch.states["mix_info"]`.
+
+    Raises:
+      TypeError: for an option of the wrong type.
+      ValueError: for an option out of range, or one without effect in this mode.
+
+    >>> BatchMixOperatorConfig(mode="cutmix", alpha=1.0, stream_name="cutmix").label_field
+    'label'
+    """
+
+    stochastic: bool = True
+    _: KW_ONLY
+    mode: Literal["mixup", "cutmix", "both"] = "mixup"
+    alpha: float = 1.0
+    data_field: str | tuple[str, ...] = "image"
+    label_field: str | tuple[str, ...] | None = "label"
+    mix_fields: tuple[str, ...] = ()
+    paste_fields: tuple[str, ...] = ()
+    cutmix_alpha: float | None = None
+    switch_prob: float | None = None
+    granularity: Literal["batch", "record"] = "batch"
+    prob: float = 1.0
+    cutmix_minmax: tuple[float, float] | None = None
+    box_placement: Literal["inside", "clipped"] = "inside"
+    spatial_axes: tuple[int, ...] = (1, 2)
+    num_classes: int | None = None
+    label_smoothing: float = 0.0
+    smooth_multi_hot: bool = False
+    mix_group_size: int | None = None
+    mix_info: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        if not self.stochastic:
+            raise ValueError(
+                f"{name}.stochastic must be True, because mixing always draws random numbers; "
+                "leave it out, and set op.enabled to False for evaluation"
+            )
+        require_bools(self, "smooth_multi_hot", "mix_info")
+        checks.check_draws(self, name)
+        checks.check_roles(self, name)
+        checks.check_labels(self, name)
+
+    def data_fields(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return (self.data_field,) if isinstance(self.data_field, str) else self.data_field
+
+    def label_fields(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        if self.label_field is None:
+            return ()
+        return (self.label_field,) if isinstance(self.label_field, str) else self.label_field
+
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """Names of all fields that are read, by the option that names them."""
+        return {
+            "data_field": self.data_fields(),
+            "label_field": self.label_fields(),
+            "mix_fields": self.mix_fields,
+            "paste_fields": self.paste_fields,
+        }
+
+
+class BatchMixOperator(OperatorModule):
+    """Mixes records of a batch in pairs: MixUp (λ x + (1 − λ) y) and CutMix (a box of y in x).
+
+    A record's partner is the next one round a random circle of all valid records (of its group).
+    Rows that are padding take no part and come out bit for bit; with fewer than two valid rows
+    nothing is mixed. λ = 1 gives a record back exactly, whatever its partner holds. `uint8` images
+    stay `uint8`: the integer nearest to the exact value. The label's weights in CutMix are the
+    exact fractions of pixels.
+
+    Args:
+      config: what to mix and how.
+      rngs: streams to derive its own from.
+      name: what to call it in messages.
+
+    Attributes:
+      prob: how likely a draw mixes; `op.prob.set_value(0.5)` compiles nothing again.
+      enabled: whether anything is mixed or smoothed; `op.enabled.set_value(False)` for evaluation.
+
+    Raises:
+      ValueError: if `rngs` lacks the stream.
+
+    References:
+      MixUp: Zhang et al. 2018, https://arxiv.org/abs/1710.09412, equation 1.
+      CutMix: Yun et al. 2019, https://arxiv.org/abs/1905.04899, equations 1 and 2.
+
+    >>> import numpy as np
+    >>> images = np.stack([np.zeros((4, 4, 3), np.float32), np.ones((4, 4, 3), np.float32)])
+    >>> batch = Batch.from_arrays({"image": images, "label": np.eye(2, dtype=np.float32)})
+    >>> op = BatchMixOperator(BatchMixOperatorConfig(mode="mixup", alpha=0.4), rngs=nnx.Rngs(0))
+    >>> mixed = op(batch)
+    >>> bool(np.allclose(mixed["image"][:, 0, 0, 0], mixed["label"][:, 1]))
+    True
+    """
+
+    per_record_params = False
+
+    def __init__(
+        self,
+        config: BatchMixOperatorConfig,
+        *,
+        rngs: nnx.Rngs | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(config, BatchMixOperatorConfig):
+            raise TypeError(
+                f"config of {type(self).__name__} must be a BatchMixOperatorConfig, "
+                f"got {type(config).__name__}"
+            )
+        super().__init__(config, rngs=rngs, name=name)
+        self.config: BatchMixOperatorConfig = config
+        self.prob = Probability(Probability.checked(config.prob))
+        self.enabled = Switch(Switch.checked(True))
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Mixes a batch: `apply_batch`, compiled once for each shape.
+
+        Raises:
+          KeyError: if a field is missing.
+          TypeError: if a field's dtype cannot be mixed, or `batch` is not a `Batch`.
+          ValueError: if shapes do not fit, or labels that can be read are out of range; see
+            `apply_batch`.
+        """
+        require_batch(self, batch)
+        run.check_label_values(self._label(), self.config, batch)
+        return super().__call__(batch)
+
+    def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> Key[Array, ""]:
+        """Returns the key itself: what is drawn from it depends on which rows are valid."""
+        return rng
+
+    def apply(
+        self,
+        data: PyTree,
+        state: PyTree,
+        metadata: Any,
+        random_params: PyTree = None,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[PyTree, PyTree, Any]:
+        """Returns a single record unchanged, since it has nobody to be mixed with."""
+        return data, state, metadata
+
+    def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
+        """Mixes a batch.
+
+        Args:
+          batch: the records.
+          stats: not used; mixing needs no statistics.
+
+        Returns:
+          The batch with mixed fields; the rest of it are the same objects.
+
+        Raises:
+          KeyError: if a field is missing, listing those there are.
+          TypeError: if a field's dtype cannot be mixed, or `batch` is not a `Batch`.
+          ValueError: if shapes do not fit; if class numbers have no `num_classes`; if labels that
+            can be read are out of range (others become NaN); or if the stream cannot advance.
+        """
+        require_batch(self, batch)
+        run.check_label_values(self._label(), self.config, batch)
+        setup = run.setup(self._label(), self.config, batch)
+        with self._random_params(batch) as key:
+            keys = run.group_keys(key, self.rngs[self.stream_name].key.get_value(), batch, setup)
+            plan = run.plan(
+                keys, batch.valid_mask, setup, self.prob.get_value(), self.enabled.get_value()
+            )
+            touched = {name: batch.data[name] for name in setup.touched}
+            mixed = run.mix(touched, batch.valid_mask, plan, setup, self.enabled.get_value())
+        self.count_operations(batch.valid_mask, applied=plan.lam < 1)
+        out = batch.replace(data={**batch.data, **mixed})
+        if not self.config.mix_info:
+            return out
+        return out.replace(states=run.with_info(self._label(), batch.states, plan))
+
+    def output_spec(self, input_spec: PyTree) -> PyTree:
+        """The spec of a mixed record: labels become rows of classes, of at least float32."""
+        return run.output_spec(self._label(), self.config, input_spec)
+
+    def get_output_structure(
+        self, sample_data: PyTree, sample_state: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        data, state = super().get_output_structure(sample_data, sample_state)
+        if self.config.mix_info:
+            state = {**state, run.INFO: dict.fromkeys(("lam", "partner", "box"))}
+        return data, state

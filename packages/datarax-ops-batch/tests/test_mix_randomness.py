@@ -1,0 +1,160 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from datarax.core.element_batch import Batch
+from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
+
+
+def make_op(impl="threefry2x32", **options):
+    config = BatchMixOperatorConfig(mix_info=True, **options)
+    return BatchMixOperator(config, rngs=nnx.Rngs(jax.random.key(3, impl=impl)))
+
+
+def records(numbers, size=(6, 5, 3), dtype=np.float32, valid=None, epoch=0):
+    """A batch whose rows depend on their record number alone."""
+    numbers = np.asarray(numbers)
+    image = np.stack([np.random.default_rng(n).random(size) * 255 for n in numbers]).astype(dtype)
+    label = np.eye(7, dtype=np.float32)[numbers % 7]
+    return Batch.from_arrays(
+        {"image": image, "label": label},
+        record_index=numbers,
+        epoch=epoch,
+        valid_mask=None if valid is None else np.asarray(valid, bool),
+    )
+
+
+def assert_same(one, two, rows=slice(None)):
+    for name in ("image", "label"):
+        np.testing.assert_array_equal(np.asarray(one[name])[rows], np.asarray(two[name])[rows])
+
+
+OPTIONS = [
+    {"mode": "mixup"},
+    {"mode": "both", "granularity": "record"},
+    {"mode": "cutmix", "granularity": "record", "mix_group_size": 4},
+]
+each_option = pytest.mark.parametrize("options", OPTIONS, ids=["mixup", "both", "grouped"])
+each_impl = pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+
+
+@each_option
+@each_impl
+def test_compiled_and_uncompiled_calls_agree(options, impl):
+    """op(batch), apply_batch, jax.jit, nnx.jit and scan give the same bits for the same records."""
+    op, batch = make_op(impl, **options), records(range(8))
+    expected = op(batch)
+    assert_same(expected, op.apply_batch(batch))
+    assert_same(expected, jax.jit(lambda batch: op(batch))(batch))
+    assert_same(expected, nnx.jit(lambda op, batch: op(batch))(op, batch))
+    twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), batch)
+    _, scanned = jax.lax.scan(lambda carry, batch: (carry, op(batch)), 0, twice)
+    for step in range(2):
+        assert_same(expected, jax.tree.map(lambda leaf, step=step: leaf[step], scanned))
+
+
+def test_records_decide_what_is_drawn():
+    """The same records give the same mix at any call; another epoch or first record another."""
+    op = make_op(granularity="record")
+    first = op(records(range(6)))
+    assert_same(first, op(records(range(6))))
+    for other in (records(range(6), epoch=1), records([9, 1, 2, 3, 4, 5])):
+        assert not np.array_equal(
+            first.states["mix_info"]["lam"], op(other).states["mix_info"]["lam"]
+        )
+
+
+@each_impl
+def test_calls_without_indices_differ_and_resume_from_a_checkpoint(impl):
+    """Without record_index each call draws anew, the same again after set_state."""
+    op, batch = make_op(impl), records(range(6)).replace(record_index=None)
+    op(batch)
+    saved = op.get_state()
+    second, third = op(batch), op(batch)
+    assert not np.array_equal(second["image"], third["image"])
+    op.set_state(saved)
+    assert_same(second, op(batch))
+
+
+@pytest.mark.parametrize("granularity", ["batch", "record"])
+def test_padding_at_the_end_changes_no_valid_row(granularity):
+    """Five records are mixed the same alone and in a batch padded to eight rows."""
+    op = make_op(mode="both", granularity=granularity)
+    short = op(records(range(5)))
+    padded = op(records(range(8), valid=np.arange(8) < 5))
+    assert_same(short, padded, slice(5))
+
+
+@pytest.mark.parametrize("granularity", ["batch", "record"])
+def test_groups_do_not_depend_on_the_batch_they_are_in(granularity):
+    """With groups of four, a batch of twelve is three batches of four, or eight and a rest."""
+    op = make_op(mode="both", granularity=granularity, mix_group_size=4)
+    whole = op(records(range(12)))
+    for start, stop in ((0, 4), (4, 12), (8, 12), (4, 10)):
+        part = op(records(range(start, stop)))
+        full = (stop - start) // 4 * 4
+        for name in ("image", "label"):
+            np.testing.assert_array_equal(
+                np.asarray(whole[name])[start : start + full], np.asarray(part[name])[:full]
+            )
+        partner = np.asarray(part.states["mix_info"]["partner"])
+        np.testing.assert_array_equal(partner // 4, np.arange(stop - start) // 4)
+
+
+def test_every_group_has_its_own_draw():
+    """granularity="batch" means one λ for each group."""
+    op = make_op(mix_group_size=2)
+    lam = np.asarray(op(records(range(8))).states["mix_info"]["lam"]).reshape(4, 2)
+    np.testing.assert_array_equal(lam[:, 0], lam[:, 1])
+    assert len(np.unique(lam)) == 4
+
+
+def collectives(op, batch):
+    """The collective operations in the program that is compiled for this batch."""
+    text = jax.jit(lambda batch: op(batch)).lower(batch).compile().as_text()
+    return re.findall(r"(?:all-gather|all-to-all|collective-permute|all-reduce)\(", text)
+
+
+@pytest.fixture
+def sharding():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def sharded(batch, sharding):
+    """The batch with its rows spread over the devices."""
+    spread = {
+        name: jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), getattr(batch, name))
+        for name in ("data", "record_index")
+    }
+    return batch.replace(**spread)
+
+
+@pytest.mark.parametrize("mode", ["mixup", "cutmix", "both"])
+def test_sharded_groups_are_mixed_without_any_collective(mode, sharding):
+    """The program compiled for eight devices has no communication in it at all."""
+    op = make_op(mode=mode, granularity="record", mix_group_size=4)
+    batch = records(range(32), size=(8, 8, 3))
+    spread = sharded(batch, sharding)
+    expected = op(batch)
+    assert not collectives(op, spread)
+    out = op(spread)
+    assert out["image"].sharding.is_equivalent_to(sharding, 4)
+    assert_same(expected, out)
+
+
+def test_sharded_batches_without_groups_do_move_images(sharding):
+    """Partners on other devices have to travel: the search for collectives can find some."""
+    assert collectives(make_op(), sharded(records(range(32)), sharding))
+
+
+@each_option
+def test_sharded_batches_are_mixed_like_others(options, sharding):
+    """With and without groups, eight devices give the bits of one."""
+    op, batch = make_op(**options), records(range(16))
+    assert_same(op(batch), op(sharded(batch, sharding)))
