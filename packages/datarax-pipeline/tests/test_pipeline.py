@@ -292,8 +292,12 @@ def test_bad_arguments_are_refused(options, error, message):
     ("batch", "error", "message"),
     [
         (np.zeros(3), TypeError, "must yield Batch objects, got ndarray"),
-        (numbers().gather(np.arange(3)), ValueError, "at most 4 rows with a record_index"),
-        (next(numbers().batches(0, 0, 5)), ValueError, "at most 4 rows with a record_index"),
+        (numbers().gather(np.arange(3)), ValueError, "at most 4 rows with record_index and epoch"),
+        (
+            next(numbers().batches(0, 0, 5)),
+            ValueError,
+            "at most 4 rows with record_index and epoch",
+        ),
     ],
     ids=["no batch", "no index", "too many rows"],
 )

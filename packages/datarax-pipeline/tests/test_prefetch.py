@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -68,6 +69,27 @@ def test_batches_are_the_same_for_every_prefetch(size):
     batches = list(Pipeline(source=source, batch_size=4, prefetch=size))
     assert [batch["x"].tolist() for batch in batches] == np.arange(20).reshape(5, 4).tolist()
     assert (threading.main_thread() in source.log.threads) == (size == 0)
+
+
+def test_batches_brought_to_a_device_ahead_are_the_same(monkeypatch):
+    """Where the thread transfers too, as it does for accelerators, the batches are the same."""
+    expected = list(Pipeline(source=Watched(), batch_size=4, prefetch=0))
+    monkeypatch.setattr(jax, "default_backend", lambda: "accelerator")
+    batches = list(Pipeline(source=Watched(), batch_size=4, prefetch=2))
+    jax.tree.map(np.testing.assert_array_equal, batches, expected)
+    for batch in batches:
+        assert isinstance(batch["x"], jax.Array)
+        assert isinstance(batch.valid_mask, np.ndarray)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("how", ["device", "platform"])
+def test_the_default_device_of_the_consumer_gets_the_batches(prefetch, how):
+    """A device set by a context holds for what another thread reads ahead."""
+    device = jax.devices()[0 if how == "platform" else 3]
+    with jax.default_device("cpu" if how == "platform" else device):
+        for batch in Pipeline(source=Watched(), batch_size=4, prefetch=prefetch):
+            assert batch["x"].devices() == {device}
 
 
 @pytest.mark.parametrize(("size", "read"), [(0, 4), (1, 8), (2, 12)])

@@ -6,13 +6,12 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-import jax
 import numpy as np
 
 from datarax.core.element_batch import Batch
 from datarax.pipeline._prefetch import Prefetcher
 from datarax.pipeline._progress import require_tqdm
-from datarax.pipeline._reader import on_device, read
+from datarax.pipeline._reader import on_device, read, transfer
 from datarax.pipeline._state import IteratorState
 
 if TYPE_CHECKING:
@@ -89,11 +88,7 @@ class PipelineIterator:
             pipeline.source, self.epoch, self._record(), pipeline.batch_size, pipeline.remainder
         )
         if pipeline.prefetch and pipeline.source.device_records() is None:
-            # A default device set by a context is not known in another thread.
-            device = jax.config.jax_default_device
-            reader = Prefetcher(
-                reader, lambda item: (on_device(item[0], device), item[1]), pipeline.prefetch
-            )
+            reader = Prefetcher(reader, transfer(), pipeline.prefetch)
         opened.reader = reader
         if pipeline.progress:
             opened.bar = require_tqdm().tqdm(

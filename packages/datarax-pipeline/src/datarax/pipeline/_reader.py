@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
-import numpy as np
 
 from datarax.batching import pad_batch
 from datarax.core.element_batch import Batch
@@ -27,11 +26,11 @@ def read(
       remainder: whether to "pad" or "drop" a smaller last batch or give it as it is ("partial").
 
     Yields:
-      A batch with `record_index` and `epoch`, and how many records it has.
+      A batch, and how many records it has.
 
     Raises:
       TypeError: if the source gives anything but a `Batch`.
-      ValueError: if a batch has too many rows, or no `record_index`.
+      ValueError: if a batch has too many rows, or no `record_index` or `epoch`.
     """
     opened = source.batches if source.device_records() is None else source.index_batches
     for batch in opened(epoch, start, batch_size):
@@ -40,7 +39,7 @@ def read(
             return
         if rows < batch_size and remainder == "pad":
             batch = pad_batch(batch, batch_size)
-        yield dataclasses.replace(batch, epoch=np.uint32(epoch)), rows
+        yield batch, rows
 
 
 def _checked_rows(source: DataSourceModule, batch: object, batch_size: int) -> int:
@@ -48,12 +47,26 @@ def _checked_rows(source: DataSourceModule, batch: object, batch_size: int) -> i
         raise TypeError(
             f"batches of {source._label()} must yield Batch objects, got {type(batch).__name__}"
         )
-    if len(batch) > batch_size or batch.record_index is None:
+    if len(batch) > batch_size or batch.record_index is None or batch.epoch is None:
         raise ValueError(
-            f"batches of {source._label()} must yield at most {batch_size} rows with a "
-            f"record_index, got {batch!r} with record_index {batch.record_index}"
+            f"batches of {source._label()} must yield at most {batch_size} rows with "
+            f"record_index and epoch, got {batch!r} with record_index {batch.record_index}"
         )
     return len(batch)
+
+
+def transfer() -> Callable[[tuple[Batch, int]], tuple[Batch, int]]:
+    """A function for another thread that brings what `read` yields to this thread's device.
+
+    For the CPU it does nothing: a compiled call takes host arrays as they are, and sooner.
+    """
+    # A default device that a context manager has set is not known in another thread.
+    device = jax.config.jax_default_device
+    if isinstance(device, str):
+        device = jax.local_devices(backend=device)[0]
+    if (device.platform if device else jax.default_backend()) == "cpu":
+        return lambda item: item
+    return lambda item: (on_device(item[0], device), item[1])
 
 
 def on_device(batch: Batch, device: Any = None) -> Batch:
@@ -63,14 +76,10 @@ def on_device(batch: Batch, device: Any = None) -> Batch:
       batch: a batch of host or device arrays.
       device: where to put host arrays; None: the default device.
     """
-
-    def put(leaf: Any) -> Any:
-        return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, device)
-
+    leaves, structure = jax.tree.flatten((batch.data, batch.states, batch.batch_state))
+    if all(isinstance(leaf, jax.Array) for leaf in leaves):
+        return batch
+    put = [leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, device) for leaf in leaves]
+    data, states, batch_state = structure.unflatten(put)
     # Not `replace`, which would check the rows of every batch again.
-    return dataclasses.replace(
-        batch,
-        data=jax.tree.map(put, batch.data),
-        states=jax.tree.map(put, batch.states),
-        batch_state=jax.tree.map(put, batch.batch_state),
-    )
+    return dataclasses.replace(batch, data=data, states=states, batch_state=batch_state)

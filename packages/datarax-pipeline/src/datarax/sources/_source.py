@@ -133,12 +133,12 @@ class DataSourceModule(StructuralModule):
           batch_size: records of each batch; the last one has fewer if they run out.
 
         Yields:
-          Batches with `record_index`.
+          Batches with `record_index` and `epoch`.
         """
         order = self.order(epoch)
         for first in range(start, len(order), batch_size):
             indices = order[first : first + batch_size]
-            yield self.gather(indices).replace(record_index=indices)
+            yield self.gather(indices).replace(record_index=indices, epoch=epoch)
 
     def device_records(self) -> Batch | None:
         """All records as one batch on a device, if that is where the source has them.

@@ -1,0 +1,82 @@
+"""All records of a source as arrays, and some of them side by side."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datarax.core.element_batch import Batch
+
+# Memory that begins at a multiple of this goes to JAX's CPU device without a copy.
+ALIGNMENT = 64
+
+
+class Records:
+    """All records, opaque to Flax: no part of the state, and shared by copies of the source.
+
+    Args:
+      batch: all records, every row valid. If there is a `jax.Array` among the leaves of its data
+        and states, all of them are brought to the device.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        leaves, self._structure = jax.tree.flatten((batch.data, batch.states))
+        self.on_device = any(isinstance(leaf, jax.Array) for leaf in leaves)
+        self._leaves = [jnp.asarray(leaf) for leaf in leaves] if self.on_device else leaves
+        data, states = self._structure.unflatten(self._leaves)
+        self.batch = batch.replace(data=data, states=states)
+
+    def __repr__(self) -> str:
+        return f"Records({self.batch!r})"
+
+    def take(
+        self,
+        indices: np.ndarray,
+        record_index: np.ndarray | None = None,
+        epoch: np.uint32 | None = None,
+    ) -> Batch:
+        """The records with these numbers, all of which there are, in fresh memory."""
+        data, states = self._structure.unflatten([_rows(leaf, indices) for leaf in self._leaves])
+        # Not `from_arrays`: the records were validated as a whole.
+        return Batch(
+            data=data,
+            states=states,
+            valid_mask=np.ones(len(indices), bool),
+            record_index=record_index,
+            epoch=epoch,
+            metadata=self._metadata(indices),
+        )
+
+    def take_indices(self, indices: np.ndarray, epoch: np.uint32) -> Batch:
+        """A batch whose data are the numbers of its records, to be gathered later."""
+        return Batch(
+            data=indices,
+            states={},
+            valid_mask=np.ones(len(indices), bool),
+            record_index=indices,
+            epoch=epoch,
+            metadata=self._metadata(indices),
+        )
+
+    def _metadata(self, indices: np.ndarray) -> tuple[Any, ...] | None:
+        metadata = self.batch.metadata
+        return None if metadata is None else tuple(metadata[index] for index in indices)
+
+
+def _rows(leaf: np.ndarray | jax.Array, indices: np.ndarray) -> np.ndarray | jax.Array:
+    if isinstance(leaf, jax.Array):
+        return leaf[indices]
+    out = _aligned((len(indices), *leaf.shape[1:]), leaf.dtype)
+    # "clip" because the default mode copies `out` once more; the indices are in range.
+    return leaf.take(indices, axis=0, out=out, mode="clip")
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
