@@ -1,8 +1,9 @@
 """Times contenders side by side: interleaved in random order, each in the interpreter it needs.
 
-A benchmark lists cases; a case has contenders; a contender is a function that imports what it needs,
-prepares the data and returns the call to be timed. A contender that cannot be imported is reported
-as absent. Peers that do not go into one environment with the rest are run by another interpreter:
+A benchmark lists cases; a case has contenders; a contender is a function that imports what it
+needs, prepares the data and returns the call to be timed. A contender that cannot be imported is
+reported as absent. Peers that do not go into one environment with the rest are run by another
+interpreter:
 
     python benchmarks/dispatch.py --python timm=../timm-env/bin/python --output results.json
 """
