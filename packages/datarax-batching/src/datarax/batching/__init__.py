@@ -1,5 +1,7 @@
 """Batches of one size with a validity mask, and reductions that padding cannot reach."""
 
+from datarax.batching._bucket import BucketBatcher as BucketBatcher
+from datarax.batching._bucket import BucketBatcherConfig as BucketBatcherConfig
 from datarax.batching._compose import SpecChain as SpecChain
 from datarax.batching._compose import compose_specs as compose_specs
 from datarax.batching._default import DefaultBatcher as DefaultBatcher
@@ -8,6 +10,8 @@ from datarax.batching._masked import fill_padding as fill_padding
 from datarax.batching._masked import masked_accuracy as masked_accuracy
 from datarax.batching._masked import masked_mean as masked_mean
 from datarax.batching._masked import masked_sum_count as masked_sum_count
+from datarax.batching._pack import PackingBatcher as PackingBatcher
+from datarax.batching._pack import PackingBatcherConfig as PackingBatcherConfig
 from datarax.batching._padding import pad_batch as pad_batch
 from datarax.batching._rebatch import equal_steps as equal_steps
 from datarax.batching._rebatch import rebatch as rebatch

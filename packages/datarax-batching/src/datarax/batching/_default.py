@@ -12,13 +12,12 @@ from flax import nnx
 
 from datarax.batching._assemble import Assembler
 from datarax.batching._padding import PadValues, frozen_pad_values
-from datarax.batching._stream import BatchStream
+from datarax.batching._remainder import require_remainder, resolved_remainder
+from datarax.batching._stream import ConsecutiveStream
 from datarax.core._batch_spec import batched_spec, require_batch_size
 from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig, require_bools
 from datarax.core.element_batch import Batch, Element
-
-REMAINDERS = ("pad", "drop", "partial")
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,7 @@ class DefaultBatcherConfig(StructuralConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_bools(self, "reuse_buffers")
-        if self.remainder not in REMAINDERS:
-            raise ValueError(
-                f"{type(self).__name__}.remainder must be one of {REMAINDERS}, "
-                f"got {self.remainder!r}"
-            )
+        require_remainder(f"{type(self).__name__}.remainder", self.remainder)
         if self.collate_fn is not None and not callable(self.collate_fn):
             raise TypeError(
                 f"{type(self).__name__}.collate_fn must be callable, "
@@ -145,15 +140,13 @@ class DefaultBatcher(BatcherModule):
             structure, shape or dtype from the first one, or an integer that does not fit.
         """
         size = require_batch_size(batch_size)
-        if not isinstance(drop_remainder, bool):
-            raise TypeError(f"drop_remainder must be True or False, got {drop_remainder!r}")
-        remainder = "drop" if drop_remainder else self.config.remainder
+        remainder = resolved_remainder(self.config.remainder, drop_remainder)
         assembler = Assembler(
             pad_values=self.config.pad_values,
             collate_fn=self.config.collate_fn,
             reuse_buffers=self.config.reuse_buffers,
         )
-        return BatchStream(elements, size, remainder, assembler, self._count_records)
+        return ConsecutiveStream(elements, size, remainder, assembler, self._count_records)
 
     def batch_spec(self, element_spec: Any, *, batch_size: int) -> dict[str, Any]:
         if self.config.collate_fn is None:

@@ -8,10 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from datarax.batching._padding import PadValues, frozen_pad_values, pad_batch
+from datarax.batching._remainder import require_remainder
 from datarax.core._batch_spec import require_batch_size
 from datarax.core.element_batch import Batch, Element
-
-REMAINDERS = ("pad", "drop", "partial")
 
 
 def unbatch(batches: Iterable[Batch]) -> Iterator[Element]:
@@ -69,8 +68,7 @@ def rebatch(
     [[0, 1, 2, 3], [4, 5, 0, 0]]
     """
     size = require_batch_size(batch_size)
-    if remainder not in REMAINDERS:
-        raise ValueError(f"remainder must be one of {REMAINDERS}, got {remainder!r}")
+    require_remainder("remainder", remainder)
     values = frozen_pad_values("pad_values", pad_values)
     return _rebatched(_batches(batches), size, remainder, values, compact)
 

@@ -1,14 +1,21 @@
-"""`BatchStream`: batches, one at a time, with nothing lost when a record is wrong."""
+"""Streams of batches: nothing is lost when a record is wrong, and their state can be saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self
 
+import numpy as np
+
+from datarax.batching import _saved
 from datarax.batching._assemble import Assembler
 from datarax.batching._errors import WrongRecordError
 from datarax.core.element_batch import Batch, Element
+
+CountRecords = Callable[[int, int], None]
 
 
 def record_iterator(elements: Any) -> Iterator[Element]:
@@ -26,59 +33,197 @@ def record_iterator(elements: Any) -> Iterator[Element]:
     return iter(elements)
 
 
-class BatchStream(Iterator[Batch]):
-    """Batches of consecutive records.
+@dataclass
+class Group:
+    """Records that wait for a batch together, and their numbers in the stream."""
 
-    Records that were pulled for a batch stay here until it is delivered: if the source raises, or a
-    record is wrong, the next call goes on with them.
+    elements: list[Any] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+
+    def add(self, element: Element, number: int) -> None:
+        """Puts a record at the end."""
+        self.elements.append(element)
+        self.numbers.append(number)
+
+    def remove(self, position: int) -> None:
+        """Takes one record out."""
+        del self.elements[position], self.numbers[position]
+
+    def clear(self) -> None:
+        """Takes all records out."""
+        self.elements.clear()
+        self.numbers.clear()
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+
+class RecordStream(Iterator[Batch]):
+    """Batches of a stream of records.
+
+    Records that were pulled stay in groups until their batch is delivered: if the source raises, or
+    a record is wrong, the next call goes on with them.
     """
 
     def __init__(
-        self, elements: Any, batch_size: int, remainder: str, assembler: Assembler, count: Any
+        self, elements: Any, groups: tuple[str, ...], remainder: str, count: CountRecords
     ) -> None:
         self._elements = record_iterator(elements)
-        self._batch_size, self._remainder = batch_size, remainder
-        self._assembler, self._count = assembler, count
-        self._pending: list[Any] = []
-        self._numbers: list[int] = []
+        self._groups = {name: Group() for name in groups}
+        self._remainder, self._count = remainder, count
+        self._due: list[str] = []
         self._pulled = 0
         self._ended = False
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Batch:
-        size, pending = self._batch_size, self._pending
-        if not self._ended:
-            self._pull(size - len(pending))
-        kept = len(pending)
-        if not kept:
-            raise StopIteration
-        if kept < size and self._remainder == "drop":
-            self._forget()
-            self._count(0, kept)
-            raise StopIteration
-        try:
-            rows = kept if self._remainder == "partial" else size
-            batch = self._assembler.assemble(pending, self._numbers, rows)
-        except WrongRecordError as error:
-            del pending[error.position], self._numbers[error.position]
-            self._count(0, 1)
-            raise error.reason from None
-        self._forget()
-        self._count(kept, 0)
-        return batch
+    @property
+    def records_pulled(self) -> int:
+        """How many records came from the source, those that still wait included."""
+        return self._pulled
 
-    def _pull(self, count: int) -> None:
+    def get_state(self) -> dict[str, Any]:
+        """Copies what a stream over the rest of the source needs to go on: arrays in nested dicts.
+
+        Returns:
+          `pulled`, the number of records that came from the source, and the records that wait.
+
+        Raises:
+          TypeError: if records wait whose data or state is not of nested dicts, or whose metadata
+            cannot be written as JSON.
+        """
+        groups = {
+            name: _saved.encoded_records(group.elements, group.numbers)
+            for name, group in self._groups.items()
+            if len(group)
+        }
+        return {
+            "pulled": np.asarray(self._pulled, np.int64),
+            "due": _saved.json_array(self._due),
+            **({"groups": groups} if groups else {}),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `get_state` was called.
+
+        Args:
+          state: what it returned. This stream's records must be those after the first
+            `state["pulled"]` of that stream's source.
+
+        Raises:
+          TypeError: if `state` is no dict.
+          ValueError: if it is not of a stream like this one; the stream is then unchanged.
+        """
+        pulled, due, groups = _saved.checked(state, tuple(self._groups))
+        self._groups = {name: Group(*groups.get(name, ([], []))) for name in self._groups}
+        self._due, self._pulled, self._ended = due, pulled, False
+
+    def _pull(self, group: Group, count: int) -> None:
         try:
             # What came before an exception stays in the list.
-            self._pending.extend(islice(self._elements, count))
+            group.elements.extend(islice(self._elements, count))
         finally:
-            new = len(self._pending) - len(self._numbers)
-            self._numbers.extend(range(self._pulled, self._pulled + new))
+            new = len(group.elements) - len(group.numbers)
+            group.numbers.extend(range(self._pulled, self._pulled + new))
             self._pulled += new
         self._ended = new < count
 
-    def _forget(self) -> None:
-        self._pending.clear()
-        self._numbers.clear()
+    def _assembled(self, assembler: Assembler, group: Group, rows: int) -> Batch:
+        """The batch of a group, which is empty then; on error without the wrong record."""
+        try:
+            batch = assembler.assemble(group.elements, group.numbers, rows)
+        except WrongRecordError as error:
+            group.remove(error.position)
+            self._count(0, 1)
+            raise error.reason from None
+        return batch
+
+
+class ConsecutiveStream(RecordStream):
+    """Batches of consecutive records."""
+
+    def __init__(
+        self,
+        elements: Any,
+        batch_size: int,
+        remainder: str,
+        assembler: Assembler,
+        count: CountRecords,
+    ) -> None:
+        super().__init__(elements, ("waiting",), remainder, count)
+        self._batch_size, self._assembler = batch_size, assembler
+
+    def __next__(self) -> Batch:
+        size, waiting = self._batch_size, self._groups["waiting"]
+        if not self._ended:
+            self._pull(waiting, size - len(waiting))
+        kept = len(waiting)
+        if not kept:
+            raise StopIteration
+        if kept < size and self._remainder == "drop":
+            waiting.clear()
+            self._count(0, kept)
+            raise StopIteration
+        rows = kept if self._remainder == "partial" else size
+        batch = self._assembled(self._assembler, waiting, rows)
+        waiting.clear()
+        self._count(kept, 0)
+        return batch
+
+
+class SortingStream(RecordStream):
+    """Pulls one record at a time and puts it in one of several groups.
+
+    When a record is refused, what came before it is delivered first, unless a remainder is to be
+    dropped: then it waits for more.
+    """
+
+    def __init__(
+        self, elements: Any, groups: tuple[str, ...], remainder: str, count: CountRecords
+    ) -> None:
+        super().__init__(elements, ("incoming", *groups), remainder, count)
+        self._error: Exception | None = None
+
+    @abstractmethod
+    def _accept(self, element: Element, number: int) -> list[str]:
+        """Puts a record in its group; returns the groups whose batches are due."""
+
+    @abstractmethod
+    def _deliver(self, name: str) -> Batch:
+        """Makes the batch of a group and empties it."""
+
+    @abstractmethod
+    def _rest(self) -> list[str]:
+        """The groups that make smaller batches at the end; leaves records out if so configured."""
+
+    def __next__(self) -> Batch:
+        incoming = self._groups["incoming"]
+        while True:
+            if self._due:
+                return self._deliver(self._due.pop(0))
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if not len(incoming):
+                if not self._ended:
+                    self._pull(incoming, 1)
+                if not len(incoming):
+                    self._due = self._rest()
+                    if not self._due:
+                        raise StopIteration
+                    continue
+            element, number = incoming.elements[0], incoming.numbers[0]
+            incoming.clear()
+            try:
+                if not isinstance(element, Element):
+                    raise TypeError(
+                        f"record {number} must be an Element, got {type(element).__name__}; wrap "
+                        "it: Element(data)"
+                    )
+                self._due = self._accept(element, number)
+            except (KeyError, TypeError, ValueError) as error:
+                self._count(0, 1)
+                self._error = error
+                if self._remainder != "drop":
+                    self._due = self._rest()
