@@ -170,3 +170,40 @@ def test_the_compiled_call_agrees_with_single_records():
     )
     found = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), out.data)
     assert spec == found
+
+
+@pytest.mark.parametrize("box_format", ["xyxy", "xywh"])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_boxes_shrink_to_the_pixels_that_are_left(box_format, dtype):
+    """Touched boxes end where the first and last visible pixel do; the others keep every bit."""
+    corners = {
+        (0, 0, 6, 3): (4, 0, 6, 3),  # its upper part is hidden
+        (0, 0, 4, 12): (0, 3, 4, 12),  # its left part
+        (1, 1, 3, 3): (1, 1, 1, 1),  # all of it
+        (0, 4, 2, 9): (0, 4, 2, 9),  # no part
+        (-3, 6, 16, 12): (0, 6, 16, 12),  # it has hidden pixels, but none at its border
+        (0, 0, 0, 0): (0, 0, 0, 0),
+        (-2, 5, 2, 20): (-2, 5, 2, 20),  # untouched, even where it leaves the image
+    }
+
+    def formatted(boxes):
+        y0, x0, y1, x1 = np.array(boxes).T
+        ends = (x1, y1) if box_format == "xyxy" else (x1 - x0, y1 - y0)
+        return np.stack([x0, y0, *ends], axis=1).astype(dtype)
+
+    out = dropped(
+        {"boxes": formatted(list(corners))},
+        auxiliary_fields=["boxes"],
+        box_fields=("boxes",),
+        box_format=box_format,
+        shrink_boxes=True,
+    )
+    assert out["boxes"].dtype == dtype
+    np.testing.assert_array_equal(out["boxes"], formatted(list(corners.values())))
+    assert out["boxes_visibility"][2] == 0
+
+
+def test_shrinking_needs_boxes():
+    """The option alone would do nothing."""
+    with pytest.raises(ValueError, match="shrink_boxes=True has no effect without box_fields"):
+        PatchDropoutOperatorConfig(field_key="image", shrink_boxes=True)

@@ -52,7 +52,7 @@ def operator(**options):
         (
             {"drop_value": 2, "clip_range": (0, 1)},
             ValueError,
-            "drop_value 2 lies outside clip_range",
+            "drop_value=2 lies outside clip_range",
         ),
         ({"prob": 1.1}, ValueError, "prob must be from 0 to 1, got 1.1"),
         ({"prob": -0.1}, ValueError, "prob must be from 0 to 1"),
@@ -65,7 +65,7 @@ def operator(**options):
             ValueError,
             "drop_value.* has no effect with fill='mean'",
         ),
-        ({"fill_range": (0, 1)}, ValueError, "fill_range has no effect with fill='constant'"),
+        ({"fill_range": (0, 1)}, ValueError, "fill_range=.* has no effect with fill='constant'"),
         ({"fill": "noise", "fill_range": (1, 0)}, ValueError, "fill_range must be .* min < max"),
         ({"mask_fill": 0}, ValueError, "mask_fill=0 has no effect.* name no mask"),
         (

@@ -178,3 +178,61 @@ def test_deterministic_noise_is_fixed():
     np.testing.assert_array_equal(one[0], one[1])
     np.testing.assert_array_equal(one, filled(image, stochastic=False, fill="noise", seed=4))
     assert (one != filled(image, stochastic=False, fill="noise", seed=5)).any()
+
+
+@pytest.mark.parametrize(
+    ("statistics", "expected"),
+    [
+        ({"mean": 0.25}, [0.25, 0.25, 0.25]),
+        ({"mean": np.float32([1, 2, 3])}, [1, 2, 3]),
+        ({"image": {"mean": np.float64([1, 2, 3])}, "mean": 7}, [1, 2, 3]),
+    ],
+    ids=["number", "channels", "of the field"],
+)
+def test_dataset_mean_comes_from_the_statistics(statistics, expected):
+    """The field's own mean wins over a general one."""
+    out = filled(
+        np.zeros((2, 4, 4, 3), np.float32), fill="dataset_mean", precomputed_stats=statistics
+    )
+    np.testing.assert_array_equal(out, np.broadcast_to(np.float32(expected), out.shape))
+
+
+def test_dataset_mean_of_running_statistics_is_rounded_for_integers():
+    """What a pass over the data found fills the patches, to the nearest integer."""
+    from datarax.core.statistics import RunningStatistics
+
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3)).astype(np.uint8)
+
+    def measure(data):
+        running = RunningStatistics.create(data, axes={"image": (0, 1, 2)})
+        return running.update(data).result()
+
+    op = PatchDropoutOperator(
+        PatchDropoutOperatorConfig(
+            field_key="image",
+            fill="dataset_mean",
+            num_patches=1,
+            patch_size=(4, 4),
+            batch_stats_fn=measure,
+        )
+    )
+    batch = Batch.from_arrays({"image": images})
+    with pytest.raises(
+        KeyError, match=r"needs the statistic 'image.mean' or 'mean', but there are \[\]"
+    ):
+        op(batch)
+    op.compute_statistics({"image": images})
+    expected = np.round(images.astype(float).mean((0, 1, 2)))
+    np.testing.assert_array_equal(op(batch)["image"], np.broadcast_to(expected, images.shape))
+
+
+def test_dataset_mean_must_fit_the_channels():
+    """Two means do not fill three channels."""
+    with pytest.raises(
+        ValueError, match=r"must be a number or 3, one per channel .* got shape \(2,\)"
+    ):
+        filled(
+            np.zeros((1, 4, 4, 3), np.float32),
+            fill="dataset_mean",
+            precomputed_stats={"mean": np.float32([1, 2])},
+        )

@@ -1,17 +1,17 @@
-"""`PatchDropoutOperatorConfig` and the checks of its options."""
+"""`PatchDropoutOperatorConfig` and how its options go together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from datarax.core.config import require_names
+from datarax.core.config import require_bools, require_names
 from datarax.core.modality import ModalityOperatorConfig, require_number
+from datarax.operators.modality.image import _option_types as types
+from datarax.operators.modality.image._option_types import Length as Length
 
-FILLS = ("constant", "noise", "color", "mean")
-
-Length = int | float | tuple[int, int] | tuple[float, float]
+FILLS = ("constant", "noise", "color", "mean", "dataset_mean")
+DEFAULT_SIZE = (8, 8)
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,40 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
 
     Args:
       num_patches: how many patches a record loses, or if `stochastic` (min, max), inclusive, to
-        draw from. They may overlap.
+        draw from. They may overlap, except on a grid, where None stands for all.
       patch_size: height and width of a patch. Each is an int in pixels, a float in (0, 1] as a
         fraction of that side of the image (rounded, at least one pixel), or (min, max) of either,
         inclusive, from which each patch draws its own.
       drop_value: what dropped pixels become with `fill="constant"`: a number, or one per channel.
+      patch_area: (min, max) of a patch's area as a fraction of the image's, uniform, in place of
+        `patch_size`. Sides are rounded and cut to those of the image.
+      aspect_ratio: (min, max) of height / width with `patch_area`, uniform in its logarithm. None:
+        (0.3, 1 / 0.3).
+      placement: "random", every legal place equally likely; "grid", one patch in each cell of a
+        regular grid that lies in the middle of the image.
+      grid_ratio: side of a patch / side of its cell, in (0, 1].
+      grid_jitter: how far a patch moves in its cell, from 0 (it lies in the middle) to 1
+        (anywhere).
       prob: probability that a record loses any patch; below 1 only if `stochastic`.
       fill: "constant"; "noise", a random value for each element; "color", one random colour for
-        each record; "mean", the record's own mean of each channel.
+        each record; "mean", the record's own mean of each channel; "dataset_mean", the statistic
+        `<field_key>.mean` or else `mean`, a number or one per channel, to the nearest integer for
+        integers.
       fill_range: smallest and largest value of "noise" and "color" (the largest is reached by
         integers only). None: `clip_range`; without one, (0, 1) for floats and the whole range of
         8-bit and 16-bit integers.
       mask_fill: what dropped pixels of auxiliary masks become; None leaves masks as they are.
+      shrink_boxes: cut boxes that a patch touches to the pixels that are left; a box without any
+        gets the sides 0.
+      drop_tokens: write too which tokens of a vision transformer are left, if tokens are the cells
+        of a grid with `grid_ratio=1` and a fixed number is dropped: `<target>_token_mask`, bool
+        `(tokens,)`, and `<target>_token_indices`, int32 `(tokens - num_patches,)`, ascending.
       seed: of the patches, and of the fill, if not `stochastic`: then every record of every call
         has the same.
       spatial_axes: height and width axis of a record, for video, volumes and channels-first images.
         None: (0, 1) of (height, width) or (height, width, channel). Patches extend over the others.
-      channel_axis: the axis of colours, for `drop_value` per channel, "color" and "mean". None: the
-        last axis, if it is not spatial.
+      channel_axis: the axis of colours, for values per channel. None: the last axis, if it is not
+        spatial.
 
     Boxes get a field `<name>_visibility`, float32 `(boxes,)`: the fraction of the box's area inside
     the image that no patch covers, 0 for padding. Keypoints get one too, bool `(points,)`; a flag 2
@@ -55,171 +71,146 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
     ((8, 8), 0.0)
     """
 
-    num_patches: int | tuple[int, int] = field(default=4, kw_only=True)
-    patch_size: tuple[Length, Length] = field(default=(8, 8), kw_only=True)
+    num_patches: int | tuple[int, int] | None = field(default=4, kw_only=True)
+    patch_size: tuple[Length, Length] = field(default=DEFAULT_SIZE, kw_only=True)
     drop_value: float | tuple[float, ...] = field(default=0.0, kw_only=True)
+    patch_area: tuple[float, float] | None = field(default=None, kw_only=True)
+    aspect_ratio: tuple[float, float] | None = field(default=None, kw_only=True)
+    placement: Literal["random", "grid"] = field(default="random", kw_only=True)
+    grid_ratio: float | None = field(default=None, kw_only=True)
+    grid_jitter: float = field(default=0.0, kw_only=True)
     prob: float = field(default=1.0, kw_only=True)
-    fill: Literal["constant", "noise", "color", "mean"] = field(default="constant", kw_only=True)
+    fill: Literal["constant", "noise", "color", "mean", "dataset_mean"] = field(
+        default="constant", kw_only=True
+    )
     fill_range: tuple[float, float] | None = field(default=None, kw_only=True)
     mask_fill: float | None = field(default=None, kw_only=True)
+    shrink_boxes: bool = field(default=False, kw_only=True)
+    drop_tokens: bool = field(default=False, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     spatial_axes: tuple[int, int] | None = field(default=None, kw_only=True)
     channel_axis: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set("num_patches", _count(self._label("num_patches"), self.num_patches))
-        self._set("patch_size", _size(self._label("patch_size"), self.patch_size))
-        self._set("drop_value", self._checked_drop_value())
-        self._check_prob()
-        self._check_fill()
-        if self.mask_fill is not None:
-            self._set("mask_fill", require_number(self._label("mask_fill"), self.mask_fill))
-            self._check_masks()
-        self._set("seed", _integer(self._label("seed"), self.seed))
+        require_bools(self, "shrink_boxes", "drop_tokens")
+        self._convert("patch_size", types.size)
+        self._convert("drop_value", types.numbers)
+        self._convert("prob", types.fraction)
+        self._convert("grid_jitter", types.fraction)
+        self._convert("seed", types.integer)
+        for name, convert in {
+            "num_patches": types.count,
+            "mask_fill": require_number,
+            "spatial_axes": types.axes,
+            "channel_axis": types.integer,
+        }.items():
+            if getattr(self, name) is not None:
+                self._convert(name, convert)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"{self._label('seed')} must be from 0 to 2**32 - 1, got {self.seed}")
-        self._check_axes()
+        self._check_randomness()
+        self._check_sizes()
+        self._check_grid()
+        self._check_tokens()
+        self._check_fill()
+        self._check_followers()
 
     def _label(self, name: str) -> str:
         return f"{type(self).__name__}.{name}"
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+    def _convert(self, name: str, convert: Any) -> None:
+        object.__setattr__(self, name, convert(self._label(name), getattr(self, name)))
 
-    def _checked_drop_value(self) -> float | tuple[float, ...]:
-        label, value = self._label("drop_value"), self.drop_value
-        if getattr(value, "ndim", 0) == 1:
-            value = value.tolist()  # pyright: ignore
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            numbers = value = require_number(label, value)
-            numbers = (numbers,)
-        else:
-            numbers = value = tuple(require_number(label, number) for number in value)
-            if not value:
-                raise ValueError(f"{label} must be a number or one per channel, got none")
-        if self.clip_range is not None and self.validate_domain_constraints:
-            low, high = self.clip_range
-            if self.fill == "constant" and not all(low <= number <= high for number in numbers):
-                raise ValueError(
-                    f"{label} {value!r} lies outside clip_range {self.clip_range}, which would "
-                    "change "
-                    "it; widen clip_range or set validate_domain_constraints=False"
-                )
-        return value
+    def _refuse(self, name: str, because: str) -> None:
+        raise ValueError(f"{self._label(name)}={getattr(self, name)!r} {because}")
 
-    def _check_prob(self) -> None:
-        self._set("prob", require_number(self._label("prob"), self.prob))
-        if not 0 <= self.prob <= 1:
-            raise ValueError(f"{self._label('prob')} must be from 0 to 1, got {self.prob}")
-        if self.prob < 1 and not self.stochastic:
-            raise ValueError(
-                f"{self._label('prob')}={self.prob} needs stochastic=True: without, every record "
-                "has "
-                "the same patches"
+    def _check_randomness(self) -> None:
+        if self.stochastic:
+            return
+        if self.prob < 1:
+            self._refuse(
+                "prob", "needs stochastic=True: without, all records have the same patches"
             )
-        if isinstance(self.num_patches, tuple) and not self.stochastic:
-            raise ValueError(
-                f"{self._label('num_patches')}={self.num_patches} needs stochastic=True: without, "
-                "every record has the same patches; pass an int"
+        if isinstance(self.num_patches, tuple):
+            self._refuse(
+                "num_patches", "needs stochastic=True: without, all records have the same patches"
             )
+
+    def _check_sizes(self) -> None:
+        if self.patch_area is None:
+            if self.aspect_ratio is not None:
+                self._refuse("aspect_ratio", "has no effect without patch_area; set patch_area")
+            return
+        if self.patch_size != DEFAULT_SIZE:
+            self._refuse("patch_size", "has no effect with patch_area; leave one of them out")
+        self._convert("patch_area", lambda label, value: types.positive_range(label, value, 1.0))
+        if self.aspect_ratio is not None:
+            self._convert(
+                "aspect_ratio", lambda label, value: types.positive_range(label, value, 1e6)
+            )
+
+    def _check_grid(self) -> None:
+        require_names(self, "placement")
+        if self.placement not in ("random", "grid"):
+            self._refuse("placement", "must be 'random' or 'grid'")
+        if self.placement == "random":
+            if self.num_patches is None:
+                self._refuse("num_patches", "needs placement='grid', where it stands for all cells")
+            for name, default in (("grid_ratio", None), ("grid_jitter", 0)):
+                if getattr(self, name) != default:
+                    self._refuse(name, "has no effect with placement='random'; set it to 'grid'")
+            return
+        if self.patch_area is not None or any(isinstance(side, tuple) for side in self.patch_size):
+            name = "patch_size" if self.patch_area is None else "patch_area"
+            self._refuse(
+                name, "must be one size with placement='grid'; use patch_size=(height, width)"
+            )
+        if self.grid_ratio is None:
+            object.__setattr__(self, "grid_ratio", 0.5)
+        self._convert("grid_ratio", types.fraction)
+        if not self.grid_ratio:
+            self._refuse("grid_ratio", "must be in (0, 1]")
+
+    def _check_tokens(self) -> None:
+        if not self.drop_tokens:
+            return
+        if self.placement != "grid" or self.grid_ratio != 1:
+            self._refuse("drop_tokens", "needs placement='grid' with grid_ratio=1.0")
+        if not isinstance(self.num_patches, int) or self.prob < 1:
+            self._refuse("drop_tokens", "needs one number of patches: num_patches an int, prob=1.0")
 
     def _check_fill(self) -> None:
         require_names(self, "fill")
         if self.fill not in FILLS:
             raise ValueError(f"{self._label('fill')} must be one of {FILLS}, got {self.fill!r}")
         if self.fill != "constant" and self.drop_value != 0:
-            raise ValueError(
-                f"{self._label('drop_value')}={self.drop_value!r} has no effect with "
-                f"fill={self.fill!r}; set fill='constant' or leave drop_value out"
+            self._refuse(
+                "drop_value", f"has no effect with fill={self.fill!r}; set fill='constant'"
             )
-        if self.fill_range is None:
-            return
-        if self.fill not in ("noise", "color"):
-            raise ValueError(
-                f"{self._label('fill_range')} has no effect with fill={self.fill!r}; set fill to "
-                "'noise' or 'color' or leave fill_range out"
-            )
-        low, high = self._checked_range("fill_range")
-        self._set(
-            "fill_range", (require_number("fill_range", low), require_number("fill_range", high))
-        )
+        if self.fill_range is not None:
+            if self.fill not in ("noise", "color"):
+                self._refuse("fill_range", f"has no effect with fill={self.fill!r}; leave it out")
+            object.__setattr__(self, "fill_range", self._checked_range("fill_range"))
+        if self.fill == "constant" and self.clip_range is not None:
+            values = self.drop_value if isinstance(self.drop_value, tuple) else (self.drop_value,)
+            low, high = self.clip_range
+            if self.validate_domain_constraints and not all(low <= v <= high for v in values):
+                self._refuse(
+                    "drop_value",
+                    f"lies outside clip_range {self.clip_range}, which would change it; widen "
+                    "clip_range or set validate_domain_constraints=False",
+                )
 
-    def _check_masks(self) -> None:
+    def _check_followers(self) -> None:
         others = (*self.box_fields, *self.keypoint_fields)
-        if not any(name not in others for name in self.auxiliary_fields or ()):
-            raise ValueError(
-                f"{self._label('mask_fill')}={self.mask_fill} has no effect, because "
-                "auxiliary_fields "
-                f"{self.auxiliary_fields} name no mask; name the masks there or leave mask_fill out"
+        masks = [name for name in self.auxiliary_fields or () if name not in others]
+        if self.mask_fill is not None and not masks:
+            self._refuse(
+                "mask_fill",
+                f"has no effect, because auxiliary_fields {self.auxiliary_fields} name no mask; "
+                "name "
+                "the masks there or leave mask_fill out",
             )
-
-    def _check_axes(self) -> None:
-        if self.channel_axis is not None:
-            self._set("channel_axis", _integer(self._label("channel_axis"), self.channel_axis))
-        if self.spatial_axes is None:
-            return
-        label, axes = self._label("spatial_axes"), self.spatial_axes
-        if not isinstance(axes, tuple | list) or len(axes) != 2:
-            raise TypeError(f"{label} must be (height axis, width axis), got {axes!r}")
-        axes = tuple(_integer(label, axis) for axis in axes)
-        if not 0 <= axes[0] < axes[1]:
-            raise ValueError(
-                f"{label} must be two axes of a record, counted from 0, height before width, got "
-                f"{axes}"
-            )
-        self._set("spatial_axes", axes)
-
-
-def _integer(label: str, value: Any) -> int:
-    number = require_number(label, value)
-    if not isinstance(number, int):
-        raise TypeError(f"{label} must be an int, got {number!r}")
-    return number
-
-
-def _count(label: str, value: Any) -> int | tuple[int, int]:
-    if not isinstance(value, tuple | list):
-        number = _integer(label, value)
-        if number < 0:
-            raise ValueError(f"{label} must be at least 0, got {number}")
-        return number
-    if len(value) != 2:
-        raise TypeError(f"{label} must be an int or (min, max), got {value!r}")
-    low, high = (_integer(label, number) for number in value)
-    if not 0 <= low <= high:
-        raise ValueError(f"{label} must be (min, max) with 0 <= min <= max, got {value!r}")
-    return low, high
-
-
-def _size(label: str, value: Any) -> tuple[Length, Length]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise TypeError(f"{label} must be (height, width), got {value!r}")
-    height, width = (_length(label, length) for length in value)
-    return height, width
-
-
-def _length(label: str, value: Any) -> Length:
-    if isinstance(value, tuple | list):
-        if len(value) != 2:
-            raise TypeError(f"{label} must hold lengths or (min, max) of lengths, got {value!r}")
-        low, high = (_length(label, number) for number in value)
-        if isinstance(low, tuple) or isinstance(high, tuple) or type(low) is not type(high):
-            raise TypeError(
-                f"{label} range must be (min, max), both in pixels (int) or both fractions "
-                "(float), "
-                f"got {value!r}"
-            )
-        if low > high:  # pyright: ignore[reportOperatorIssue]
-            raise ValueError(f"{label} range must be (min, max) with min <= max, got {value!r}")
-        return low, high  # pyright: ignore[reportReturnType]
-    number = require_number(label, value)
-    if isinstance(number, int) and number < 1:
-        raise ValueError(f"{label} must be at least 1 pixel, got {number}")
-    if isinstance(number, float) and not 0 < number <= 1:
-        raise ValueError(
-            f"{label} of type float is a fraction of the image, in (0, 1], got {number}; for "
-            "pixels "
-            "use an int"
-        )
-    return number
+        if self.shrink_boxes and not self.box_fields:
+            self._refuse("shrink_boxes", "has no effect without box_fields; name the boxes there")

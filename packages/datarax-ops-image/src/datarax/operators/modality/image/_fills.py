@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt32
 
+from datarax.core._field_paths import field_paths, get_field
 from datarax.core._value_range import at_working_precision, held_exactly
 from datarax.operators.modality.image._sampling import below, unit
 
@@ -137,3 +138,39 @@ def mean_color(image: Array, *, channel_axis: int | None) -> Array:
         mean = jnp.round(mean)
     shape = [channels if axis == channel_axis else 1 for axis in range(image.ndim)]
     return mean.astype(image.dtype).reshape(shape)
+
+
+def dataset_mean(stats: Any, key: str, image: Array, channel_axis: int | None) -> Array:
+    """The mean that the statistics hold, in an image's dtype and rank.
+
+    Args:
+      stats: statistics with `<key>.mean` or `mean`, a number or one per channel.
+      key: the image's path.
+      image: whose dtype, rank and channels count.
+      channel_axis: the axis of its channels, if any.
+
+    Raises:
+      KeyError: if the statistics hold no mean.
+      ValueError: if it has another number of channels.
+    """
+    mean = None
+    for path in (f"{key}.mean", "mean"):
+        if path in field_paths(stats):
+            mean = jnp.asarray(get_field(stats, path))
+            break
+    if mean is None:
+        raise KeyError(
+            f"fill='dataset_mean' needs the statistic {key + '.mean'!r} or 'mean', but there are "
+            f"{field_paths(stats)}; use precomputed_stats, batch_stats_fn or set_statistics"
+        )
+    channels = 1 if channel_axis is None else image.shape[channel_axis]
+    if mean.size not in (1, channels):
+        raise ValueError(
+            f"the mean of fill='dataset_mean' must be a number or {channels}, one per channel of "
+            f"{key!r} of shape {image.shape}, got shape {mean.shape}"
+        )
+    mean = jax.lax.stop_gradient(mean.reshape(-1) if mean.size > 1 else mean.reshape(()))
+    if jnp.issubdtype(image.dtype, jnp.integer):
+        limits = jnp.iinfo(image.dtype)
+        mean = jnp.clip(jnp.round(mean), limits.min, limits.max)
+    return per_channel(mean.astype(image.dtype), image.ndim, channel_axis)

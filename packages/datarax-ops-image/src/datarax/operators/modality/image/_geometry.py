@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datarax.operators.modality.image._config import Length, PatchDropoutOperatorConfig
-from datarax.operators.modality.image._sampling import Layout
+from datarax.operators.modality.image._sampling import Grid, Layout, Shape
+
+DEFAULT_ASPECT = (0.3, 1 / 0.3)
 
 
 def spatial_axes(config: PatchDropoutOperatorConfig, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -43,28 +45,65 @@ def layout(config: PatchDropoutOperatorConfig, shape: tuple[int, ...]) -> Layout
     """What is drawn for a record of this shape.
 
     Raises:
-      ValueError: if a patch does not fit.
+      ValueError: if a patch, a cell of the grid or the number of patches does not fit.
     """
     axes = spatial_axes(config, shape)
     sides = shape[axes[0]], shape[axes[1]]
-    heights, widths = (
-        _bounds(length, side) for length, side in zip(config.patch_size, sides, strict=True)
-    )
+    area = None
+    if config.patch_area is not None:
+        area = Shape(config.patch_area, config.aspect_ratio or DEFAULT_ASPECT)
+        heights, widths = (1, sides[0]), (1, sides[1])
+    else:
+        heights, widths = (
+            _bounds(length, side) for length, side in zip(config.patch_size, sides, strict=True)
+        )
     if heights[1] > sides[0] or widths[1] > sides[1]:
         raise ValueError(
             f"patch_size {config.patch_size} does not fit {config.field_key!r} of shape {shape}; "
-            "use at "
-            f"most {sides}"
+            f"use at most {sides}"
         )
-    count = config.num_patches
+    grid = None
+    if config.placement == "grid":
+        grid = _grid(config, (heights[0], widths[0]), sides)
+    number = config.num_patches
+    if number is None:
+        number = grid.cells if grid else 0
     return Layout(
         image=sides,
-        count=count if isinstance(count, tuple) else (count, count),
+        count=number if isinstance(number, tuple) else (number, number),
         heights=heights,
         widths=widths,
         prob=config.prob,
         seeded=config.fill in ("noise", "color"),
+        area=area,
+        grid=grid,
     )
+
+
+def _grid(
+    config: PatchDropoutOperatorConfig, size: tuple[int, int], sides: tuple[int, int]
+) -> Grid:
+    cell = tuple(round(side / (config.grid_ratio or 1)) for side in size)
+    rows, columns = (side // length for side, length in zip(sides, cell, strict=True))
+    if not rows or not columns:
+        raise ValueError(
+            f"grid_ratio {config.grid_ratio} makes cells of {cell} around patches of {size}, which "
+            "do "
+            f"not fit {config.field_key!r} of {sides}; use smaller patches or a larger grid_ratio"
+        )
+    most = config.num_patches[1] if isinstance(config.num_patches, tuple) else config.num_patches
+    if most is not None and most > rows * columns:
+        raise ValueError(
+            f"num_patches {config.num_patches} are more than the {rows} x {columns} cells of the "
+            "grid "
+            f"on {config.field_key!r} of {sides}; use at most {rows * columns}, or None for all"
+        )
+    if config.drop_tokens and (rows * size[0], columns * size[1]) != sides:
+        raise ValueError(
+            f"drop_tokens needs a patch_size that divides {config.field_key!r} of {sides}, got "
+            f"{size}"
+        )
+    return Grid((rows, columns), (cell[0], cell[1]), config.grid_jitter)
 
 
 def _bounds(length: Length, side: int) -> tuple[int, int]:

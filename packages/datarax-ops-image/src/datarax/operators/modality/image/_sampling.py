@@ -14,6 +14,39 @@ Bounds = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Patches given by area and shape.
+
+    Args:
+      area: bounds of the area as a fraction of the image's.
+      aspect: bounds of height / width.
+    """
+
+    area: tuple[float, float]
+    aspect: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells in the middle of the image, each with room for one patch.
+
+    Args:
+      shape: rows and columns of cells.
+      cell: height and width of a cell.
+      jitter: fraction of the free room of a cell in which its patch moves.
+    """
+
+    shape: tuple[int, int]
+    cell: tuple[int, int]
+    jitter: float
+
+    @property
+    def cells(self) -> int:
+        """How many there are."""
+        return self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True)
 class Layout:
     """What is drawn for an image of one shape; all bounds are inclusive.
 
@@ -24,6 +57,8 @@ class Layout:
       widths: bounds of a patch's width.
       prob: probability that a record gets any patch.
       seeded: whether the fill is random too.
+      area: draw sizes by area and shape, within the bounds above; None draws each side by itself.
+      grid: where patches lie; None for anywhere.
     """
 
     image: tuple[int, int]
@@ -32,6 +67,8 @@ class Layout:
     widths: Bounds
     prob: float = 1.0
     seeded: bool = False
+    area: Shape | None = None
+    grid: Grid | None = None
 
     @property
     def patches(self) -> int:
@@ -76,6 +113,44 @@ def _between(bits: Array, bounds: Bounds) -> Array:
     return below(bits, span).astype(jnp.int32) + np.int32(bounds[0])
 
 
+def _sizes(bits: UInt32[Array, "batch patches 2"], layout: Layout) -> Array:
+    """int32 heights and widths."""
+    if layout.area is None:
+        sides = [_between(bits[..., i], (layout.heights, layout.widths)[i]) for i in range(2)]
+        return jnp.stack(sides, axis=-1)
+    # Square roots of areas and of shapes come from tables: a product of two table entries is rounded
+    # alike in every compiled context, exponentials and sums of products are not.
+    steps = (np.arange(4096) + 0.5) / 4096
+    low, high = np.multiply(layout.area.area, layout.image[0] * layout.image[1])
+    side = np.sqrt(low + steps * (high - low)).astype(np.float32)
+    low, high = np.log(layout.area.aspect)
+    root = np.exp((low + steps * (high - low)) / 2)
+    roots = np.stack([root, 1 / root], axis=1).astype(np.float32)
+    area, shape = (jnp.asarray(bits[..., i] >> np.uint32(20), jnp.int32) for i in range(2))
+    sides = jnp.round(jnp.asarray(side)[area][..., None] * jnp.asarray(roots)[shape])
+    return jnp.clip(sides.astype(jnp.int32), 1, np.int32(layout.image))
+
+
+def _on_grid(
+    bits: UInt32[Array, "batch patches 2"],
+    order: UInt32[Array, "batch cells"],
+    sizes: Array,
+    layout: Layout,
+    grid: Grid,
+) -> Array:
+    """int32 (y, x) of patches in different cells of the grid, each choice equally likely."""
+    chosen = jnp.argsort(order, axis=1)[:, : layout.patches].astype(jnp.int32)
+    row_column = jnp.stack(
+        [chosen // np.int32(grid.shape[1]), chosen % np.int32(grid.shape[1])], -1
+    )
+    shape, cell = np.int32(grid.shape), np.int32(grid.cell)
+    margin = (np.int32(layout.image) - shape * cell) // np.int32(2)
+    free = cell - np.int32([layout.heights[0], layout.widths[0]])
+    reach = np.round(np.float32(grid.jitter) * free).astype(np.int32)
+    moved = below(bits, (reach + 1).astype(np.uint32)).astype(jnp.int32)
+    return margin + row_column * cell + (free - reach) // np.int32(2) + moved
+
+
 @partial(jax.jit, static_argnames=("batch", "layout"))
 def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]:
     """Draws the patches of a batch from one block of random bits.
@@ -87,15 +162,19 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
       `fill_seed` uint32 `(batch, 2)` if the fill is random.
     """
     number = layout.patches
-    bits = jax.random.bits(key, (batch, 4 * number + 4), jnp.uint32)
+    cells = layout.grid.cells if layout.grid else 0
+    bits = jax.random.bits(key, (batch, 4 * number + 4 + cells), jnp.uint32)
     place = bits[:, : 2 * number].reshape(batch, number, 2)
     size = bits[:, 2 * number : 4 * number].reshape(batch, number, 2)
-    count, chance, seed = bits[:, -4], bits[:, -3], bits[:, -2:]
-    sizes = jnp.stack(
-        [_between(size[..., 0], layout.heights), _between(size[..., 1], layout.widths)], axis=-1
-    )
-    origins = np.int32(layout.image) - sizes + np.int32(1)
-    params = {"patch_positions": below(place, origins.astype(jnp.uint32)).astype(jnp.int32)}
+    count, chance = bits[:, 4 * number], bits[:, 4 * number + 1]
+    seed = bits[:, 4 * number + 2 : 4 * number + 4]
+    sizes = _sizes(size, layout)
+    if layout.grid:
+        positions = _on_grid(place, bits[:, 4 * number + 4 :], sizes, layout, layout.grid)
+    else:
+        origins = np.int32(layout.image) - sizes + np.int32(1)
+        positions = below(place, origins.astype(jnp.uint32)).astype(jnp.int32)
+    params = {"patch_positions": positions}
     if layout.varies_in_size:
         params["patch_sizes"] = sizes
     if layout.varies_in_count:

@@ -52,3 +52,46 @@ def of_points(points: Array, covered: Bool[Array, "height width"]) -> Bool[Array
     inside = jnp.all((places >= 0) & (places < sides), axis=1)
     y, x = (jnp.where(inside, places[:, i], 0).astype(jnp.int32) for i in range(2))
     return inside & ~covered[y, x]
+
+
+@jax.jit
+def shrunk(corners: Array, covered: Bool[Array, "height width"]) -> Array:
+    """Boxes cut to the pixels that are left of them.
+
+    Args:
+      corners: (y0, x0, y1, x1) of each box, in pixels.
+      covered: which pixels patches cover.
+
+    Returns:
+      The boxes in their own dtype: unchanged where no patch touches them, of height and width 0
+      where nothing is left.
+    """
+    y0, x0, y1, x1 = (corners[:, i].astype(jnp.float32) for i in range(4))
+    rows = _overlap(y0, y1, covered.shape[0]) > 0
+    columns = _overlap(x0, x1, covered.shape[1]) > 0
+    inside = rows[:, :, None] & columns[:, None, :]
+    left = inside & ~covered
+    touched = jnp.any(inside & covered, axis=(1, 2))
+    some = jnp.any(left, axis=(1, 2))
+    first_row, last_row = _extent(jnp.any(left, axis=2))
+    first_column, last_column = _extent(jnp.any(left, axis=1))
+    top, bottom = corners[:, 0], corners[:, 2]
+    start, stop = corners[:, 1], corners[:, 3]
+    kind = corners.dtype
+    cut = jnp.stack(
+        [
+            jnp.maximum(top, first_row.astype(kind)),
+            jnp.maximum(start, first_column.astype(kind)),
+            jnp.minimum(bottom, last_row.astype(kind)),
+            jnp.minimum(stop, last_column.astype(kind)),
+        ],
+        axis=1,
+    )
+    nothing = jnp.stack([top, start, top, start], axis=1)
+    return jnp.where(touched[:, None], jnp.where(some[:, None], cut, nothing), corners)
+
+
+def _extent(there: Bool[Array, "boxes length"]) -> tuple[Array, Array]:
+    """First coordinate that is there, and the one after the last."""
+    length = there.shape[1]
+    return jnp.argmax(there, axis=1), length - jnp.argmax(there[:, ::-1], axis=1)

@@ -20,7 +20,14 @@ from datarax.core._auxiliary import (
 )
 from datarax.core._field_paths import put_field
 from datarax.core.modality import FieldDomain, Kind, ModalityOperator
-from datarax.operators.modality.image import _fills, _geometry, _patches, _sampling, _visibility
+from datarax.operators.modality.image import (
+    _fills,
+    _geometry,
+    _patches,
+    _sampling,
+    _tokens,
+    _visibility,
+)
 from datarax.operators.modality.image._config import (
     PatchDropoutOperatorConfig as PatchDropoutOperatorConfig,
 )
@@ -109,7 +116,7 @@ class PatchDropoutOperator(ModalityOperator):
         value = jnp.asarray(value)
         patches = self._patches(value, random_params)
         axes = _geometry.spatial_axes(self.config, value.shape)
-        fill = self._fill(value, patches)
+        fill = self._fill(value, patches, stats)
         return _patches.drop(
             value, patches.positions, patches.sizes, patches.count, fill, axes=axes
         )
@@ -124,6 +131,8 @@ class PatchDropoutOperator(ModalityOperator):
     ) -> Array:
         if kind == "mask":
             return self._drop_mask(value, field, random_params)
+        if kind == "boxes" and self.config.shrink_boxes:
+            return _visibility.shrunk(value, self._covered(field, random_params))
         if kind == "keypoints" and value.shape[-1] == 3:
             hidden = ~_visibility.of_points(value, self._covered(field, random_params))
             flag = value[..., 2]
@@ -167,6 +176,13 @@ class PatchDropoutOperator(ModalityOperator):
         data = super()._follow(data, value, random_params, stats)
         for key, visibility in seen.items():
             data = put_field(data, f"{key}_visibility", visibility)
+        if config.drop_tokens:
+            layout = _geometry.layout(config, value.shape)
+            positions = self._patches(value, random_params).positions
+            mask, indices = _tokens.kept_tokens(positions, layout)
+            target = config.target_key or config.field_key
+            data = put_field(data, f"{target}_token_mask", mask)
+            data = put_field(data, f"{target}_token_indices", indices)
         return data
 
     def _covered(self, image: Array, random_params: PyTree) -> Bool[Array, "height width"]:
@@ -188,9 +204,11 @@ class PatchDropoutOperator(ModalityOperator):
             random_params = {name: array[0] for name, array in drawn.items()}
         return given_patches(self._label(), layout, random_params)
 
-    def _fill(self, image: Array, patches: Patches) -> Array:
+    def _fill(self, image: Array, patches: Patches, stats: dict[str, Any] | None) -> Array:
         config = self.config
         channels = _geometry.channel_axis(config, image.shape)
+        if config.fill == "dataset_mean":
+            return _fills.dataset_mean(stats or {}, config.field_key, image, channels)
         if config.fill == "mean":
             return _fills.mean_color(image, channel_axis=channels)
         if config.fill == "constant":

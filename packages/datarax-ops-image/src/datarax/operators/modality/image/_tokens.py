@@ -1,0 +1,48 @@
+"""Which tokens of a vision transformer patches leave: pure functions of one record."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from datarax.operators.modality.image._sampling import Layout
+
+
+def kept_tokens(
+    positions: Int[Array, "patches 2"], layout: Layout
+) -> tuple[Bool[Array, " tokens"], Int[Array, " kept"]]:
+    """The tokens that no patch covers.
+
+    Args:
+      positions: (y, x) of the patches, which are tokens.
+      layout: an image that tokens tile.
+
+    Returns:
+      Which tokens are left, row by row, and their numbers in ascending order.
+
+    Raises:
+      ValueError: where positions are concrete, if two are equal or one is no token's.
+
+    References:
+      Liu et al. (2022), PatchDropout: economizing vision transformers using patch dropout.
+    """
+    size = np.int32([layout.heights[0], layout.widths[0]])
+    rows, columns = np.int32(layout.image) // size
+    if not isinstance(positions, jax.core.Tracer):
+        _check(np.asarray(positions), size)
+    place = positions.astype(jnp.int32) // size
+    dropped = place[:, 0] * columns + place[:, 1]
+    tokens = int(rows * columns)
+    mask = jnp.all(jnp.arange(tokens, dtype=jnp.int32)[:, None] != dropped, axis=1)
+    order = jnp.argsort(~mask, stable=True).astype(jnp.int32)
+    return mask, order[: tokens - positions.shape[0]]
+
+
+def _check(positions: np.ndarray, size: np.ndarray) -> None:
+    if (positions % size).any() or len(np.unique(positions, axis=0)) < len(positions):
+        raise ValueError(
+            "random_params['patch_positions'] must be different tokens with drop_tokens, that is "
+            f"different multiples of {tuple(size.tolist())}, got {positions.tolist()}"
+        )
