@@ -475,3 +475,17 @@ def test_progress_bar_without_tqdm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match=r'pip install "datarax-core\[progress\]"'):
         source_statistics([Element({"x": 1.0})], progress=True)
+
+
+def test_statistics_of_nothing_take_the_fields_of_the_first_batch():
+    """Without create, the first batch says which fields there are; merging with nothing is free."""
+    nothing = RunningStatistics()
+    assert nothing.result() == {}
+    batch = {"x": np.float32([1, 3]), "y": np.int32([5, 7])}
+    some = nothing.update(batch)
+    assert some.result()["x"]["mean"] == 2
+    assert some.result()["y"]["maximum"] == 7
+    assert nothing.merge(some) is some
+    assert some.merge(nothing) is some
+    with pytest.raises(ValueError, match="psum needs fields, got statistics of nothing"):
+        nothing.psum("data")

@@ -42,8 +42,11 @@ class RunningStatistics:
     values whose square overflows float32, make the mean or variance NaN; rows that are not valid
     have no influence.
 
+    `RunningStatistics()` takes the fields of its first batch and reduces all their axes. Where the
+    structure must not change (a scan's carry), or for other axes, start from `create`.
+
     Args:
-      moments: pytree of the fields, made by `create`.
+      moments: pytree of the fields, made by `create`; None before the first batch.
 
     References:
       Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance: analysis and
@@ -55,7 +58,7 @@ class RunningStatistics:
     array([10.5, 11.5, 12.5])
     """
 
-    moments: Any
+    moments: Any = None
 
     @classmethod
     def create(cls, data: Any, *, axes: Axes = None) -> RunningStatistics:
@@ -104,6 +107,8 @@ class RunningStatistics:
           ValueError: if fields or shapes differ, or an integer does not fit the type to which JAX
             narrows it.
         """
+        if self.moments is None:
+            return RunningStatistics.create(data).update(data, valid_mask)
         data, mask = data_and_mask(data, valid_mask)
         if jax.tree.structure(data) != jax.tree.structure(self.moments, is_leaf=is_moments):
             raise ValueError(
@@ -125,6 +130,8 @@ class RunningStatistics:
         Raises:
           ValueError: if they differ in fields, reduced axes, shapes or dtypes.
         """
+        if self.moments is None or other.moments is None:
+            return other if self.moments is None else self
         if signature(self) != signature(other):
             raise ValueError(
                 "statistics to merge must have the same fields, axes, shapes and dtypes, got "
@@ -140,6 +147,8 @@ class RunningStatistics:
         Args:
           axis_name: the mesh axis or axes.
         """
+        if self.moments is None:
+            raise ValueError("psum needs fields, got statistics of nothing; start from create(...)")
         return RunningStatistics(_moments.gather_and_merge(self.moments, axis_name))
 
     def result(self) -> Any:
@@ -149,11 +158,13 @@ class RunningStatistics:
         are the greatest and the least value of the dtype, for floats inf and -inf.
 
         Returns:
-          For each field a dict of `count` (a scalar), `mean`, `variance` (population), `std`,
+          For each field (an empty dict before the first batch) a dict of `count` (a scalar), `mean`, `variance` (population), `std`,
           `minimum` and `maximum`, of the shape of the axes that are kept. The extremes have the
           field's dtype. The others are NumPy float64; within a trace float32 and to its accuracy. A
           count is a float because JAX would wrap an integer that exceeds 32 bits.
         """
+        if self.moments is None:
+            return {}
         return jax.tree.map(_result, self.moments, is_leaf=is_moments)
 
 
@@ -188,15 +199,15 @@ def source_statistics(
     >>> source_statistics([Element({"score": 1.0}), Element({"score": 3.0})])["score"]["mean"]
     array(2.)
     """
-    statistics = None
+    statistics = RunningStatistics()
     for item in _with_progress(source) if progress else source:
         if isinstance(item, Element) or (records and not isinstance(item, Batch)):
             record = item.data if isinstance(item, Element) else item
             item = jax.tree.map(lambda leaf: leaf[None], _rows.as_leaves("data", record))
-        if statistics is None:
+        if statistics.moments is None:
             statistics = RunningStatistics.create(item, axes=axes)
         statistics = statistics.update(item)
-    if statistics is None:
+    if statistics.moments is None:
         raise ValueError("source must yield at least one batch or record, got none; is it used up?")
     return statistics.result()
 
