@@ -1,6 +1,8 @@
 """Sources of records for `datarax.pipeline`."""
 
 from datarax.sources._config import SourceConfig as SourceConfig
+from datarax.sources._grain import GrainSource as GrainSource
+from datarax.sources._grain import GrainSourceConfig as GrainSourceConfig
 from datarax.sources._memory import MemorySource as MemorySource
 from datarax.sources._memory import MemorySourceConfig as MemorySourceConfig
 from datarax.sources._source import DataSourceModule as DataSourceModule

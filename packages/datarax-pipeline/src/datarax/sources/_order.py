@@ -41,3 +41,8 @@ def permutation(
     tagged = (bits & ~low) | np.arange(length, dtype=np.uint64)
     tagged.sort()
     return (tagged & low).astype(np.uint32)
+
+
+def seed_of_epoch(words: UInt32[np.ndarray, "4"], epoch: int) -> int:
+    """A seed of 32 bits for a shuffling that is not ours."""
+    return int(np.random.SeedSequence([*words.tolist(), epoch]).generate_state(1, np.uint32)[0])
