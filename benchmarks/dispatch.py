@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from harness import Call, Case, main
@@ -134,12 +136,24 @@ def mix_keras(mode: str) -> Call:
     return lambda: jax.block_until_ready(mix(state, data))
 
 
+def timm_mixup() -> type:
+    """The Mixup of timm, without the rest of timm, which needs torchvision."""
+    package = importlib.util.find_spec("timm")
+    if package is None or package.origin is None:
+        raise ImportError("timm is not installed")
+    spec = importlib.util.spec_from_file_location(
+        "timm_mixup", Path(package.origin).parent / "data" / "mixup.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Mixup
+
+
 def mix_timm(mode: str) -> Call:
     import torch
-    from timm.data import Mixup
 
     alphas = {"mixup": (1.0, 0.0), "cutmix": (0.0, 1.0)}[mode]
-    mix = Mixup(mixup_alpha=alphas[0], cutmix_alpha=alphas[1], num_classes=10)
+    mix = timm_mixup()(mixup_alpha=alphas[0], cutmix_alpha=alphas[1], num_classes=10)
     x = torch.from_numpy(images()["image"]).permute(0, 3, 1, 2).contiguous()
     y = torch.from_numpy(images()["label"].argmax(1))
     return lambda: mix(x, y)

@@ -93,6 +93,8 @@ def serve(cases: Sequence[Case]) -> None:
                     ready[key]()
             except ImportError as error:
                 answer["absent"] = str(error)
+            except Exception as error:
+                answer["absent"] = f"failed: {type(error).__name__}: {error}"[:300]
         elif request["do"] == "forget":
             ready.pop(key, None)
         else:

@@ -158,10 +158,11 @@ class RunningStatistics:
         are the greatest and the least value of the dtype, for floats inf and -inf.
 
         Returns:
-          For each field (an empty dict before the first batch) a dict of `count` (a scalar), `mean`, `variance` (population), `std`,
-          `minimum` and `maximum`, of the shape of the axes that are kept. The extremes have the
-          field's dtype. The others are NumPy float64; within a trace float32 and to its accuracy. A
-          count is a float because JAX would wrap an integer that exceeds 32 bits.
+          For each field a dict of `count` (a scalar), `mean`, `variance` (population), `std`,
+          `minimum` and `maximum`, of the shape of the axes that are kept; an empty dict before the
+          first batch. The extremes have the field's dtype. The others are NumPy float64; within a
+          trace float32 and to its accuracy. A count is a float because JAX would wrap an integer
+          that exceeds 32 bits.
         """
         if self.moments is None:
             return {}
