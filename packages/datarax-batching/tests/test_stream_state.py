@@ -11,6 +11,8 @@ from datarax.batching import (
     BucketBatcherConfig,
     DefaultBatcher,
     DefaultBatcherConfig,
+    MultiRateBatcher,
+    MultiRateBatcherConfig,
     PackingBatcher,
     PackingBatcherConfig,
 )
@@ -47,7 +49,25 @@ def pack():
     return PackingBatcher(PackingBatcherConfig(row_length=8))
 
 
-KINDS = {"default": (default, fixed), "bucket": (bucket, records), "pack": (pack, sequences)}
+def frames():
+    for e in records():
+        data = {"video": e.data["n"]["id"], "audio": np.arange(3) + e.data["n"]["id"]}
+        yield e.replace(data=data)
+
+
+def windows(hop):
+    config = MultiRateBatcherConfig(steps=3, rates={"audio": 3}, hop=hop)
+    return MultiRateBatcher(config)
+
+
+KINDS = {
+    "default": (default, fixed),
+    "bucket": (bucket, records),
+    "pack": (pack, sequences),
+    "windows": (lambda: windows(3), frames),
+    "windows, overlapping": (lambda: windows(2), frames),
+    "windows, with gaps": (lambda: windows(5), frames),
+}
 
 
 def plain(batch):

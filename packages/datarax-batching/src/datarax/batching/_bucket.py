@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,10 +11,9 @@ import numpy as np
 from flax import nnx
 
 from datarax.batching import _ragged
-from datarax.batching._assemble import Assembler
+from datarax.batching._bucket_stream import BucketStream
 from datarax.batching._padding import PadValues
 from datarax.batching._remainder import require_remainder, resolved_remainder
-from datarax.batching._stream import SortingStream
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
 from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
@@ -145,7 +143,7 @@ class BucketBatcher(BatcherModule):
           ValueError: if `batch_size` is not a positive integer, or given besides `batch_sizes`.
         """
         remainder = resolved_remainder(self.config.remainder, drop_remainder)
-        return _BucketStream(self, elements, self._batch_sizes(batch_size), remainder)
+        return BucketStream(self, elements, self._batch_sizes(batch_size), remainder)
 
     def _batch_sizes(self, batch_size: int | None) -> tuple[int, ...]:
         sizes = self.config.batch_sizes
@@ -184,7 +182,7 @@ class BucketBatcher(BatcherModule):
                 shape = (boundary, *leaf.shape[1:])
                 one = _ragged.with_field(one, path, jax.ShapeDtypeStruct(shape, leaf.dtype))
                 mask = jax.ShapeDtypeStruct((boundary,), np.dtype(bool))
-                one = self._with_mask("element_spec", one, path, mask)
+                one = self.with_mask("element_spec", one, path, mask)
             specs.append(batched_spec(one, size))
         return tuple(specs)
 
@@ -216,7 +214,7 @@ class BucketBatcher(BatcherModule):
         }
         return {"waste": _waste(counts.sum(0)), "buckets": buckets}
 
-    def _with_mask(self, owner: str, data: Any, path: str, mask: Any) -> Any:
+    def with_mask(self, owner: str, data: Any, path: str, mask: Any) -> Any:
         name = path + self.config.mask_suffix
         parent, _, last = name.rpartition(".")
         siblings = _ragged.get_field(owner, data, parent) if parent else data
@@ -227,7 +225,7 @@ class BucketBatcher(BatcherModule):
             )
         return _ragged.with_field(data, name, mask)
 
-    def _count_padding(self, bucket: int, records: int, used: int, steps: int) -> None:
+    def count_padding(self, bucket: int, records: int, used: int, steps: int) -> None:
         counts = np.array(self._padding_count.get_value())
         counts[bucket] += (1, records, used, steps)
         self._padding_count.set_value(counts)
@@ -235,62 +233,3 @@ class BucketBatcher(BatcherModule):
 
 def _waste(row: np.ndarray) -> float:
     return float(1 - row[2] / row[3]) if row[3] else 0.0
-
-
-class _BucketStream(SortingStream):
-    def __init__(
-        self, batcher: BucketBatcher, elements: Any, sizes: tuple[int, ...], remainder: str
-    ) -> None:
-        self._batcher, self._config = batcher, batcher.config
-        self._sizes = {
-            f"bucket_{b}": s for b, s in zip(self._config.boundaries, sizes, strict=True)
-        }
-        super().__init__(elements, tuple(self._sizes), remainder, batcher._count_records)
-        self._assemblers: dict[str, Assembler] = {}
-
-    def _accept(self, element: Element, number: int) -> list[str]:
-        config, owner = self._config, f"data of record {number}"
-        arrays = {
-            path: _ragged.sequence(owner, element.data, path) for path in config.length_fields
-        }
-        longest = max(arrays, key=lambda path: len(arrays[path]))
-        bucket = bisect_left(config.boundaries, len(arrays[longest]))
-        if bucket == len(config.boundaries):
-            raise ValueError(
-                f"{longest!r} of record {number} has length {len(arrays[longest])}, more than the "
-                f"last of the boundaries {config.boundaries}; add a boundary or cut the record"
-            )
-        boundary, data = config.boundaries[bucket], element.data
-        for path, array in arrays.items():
-            value = _ragged.step_value(path, path, config.pad_values, array.dtype)
-            data = _ragged.with_field(data, path, _ragged.padded(array, boundary, value))
-            mask = np.arange(boundary) < len(array)
-            data = self._batcher._with_mask(owner, data, path, mask)
-        name = f"bucket_{boundary}"
-        self._groups[name].add(element.replace(data=data), number)
-        return [name] if len(self._groups[name]) == self._sizes[name] else []
-
-    def _deliver(self, name: str) -> Batch:
-        group, size = self._groups[name], self._sizes[name]
-        masks = tuple(path + self._config.mask_suffix for path in self._config.length_fields)
-        if name not in self._assemblers:
-            values = _ragged.row_values(group.elements[0].data, self._config.pad_values, masks)
-            self._assemblers[name] = Assembler(values)
-        rows = len(group) if self._remainder == "partial" else size
-        batch = self._assembled(self._assemblers[name], group, rows)
-        kept = [_ragged.get_field("batch", batch.data, mask) for mask in masks]
-        bucket = list(self._sizes).index(name)
-        used, steps = sum(int(mask.sum()) for mask in kept), sum(mask.size for mask in kept)
-        self._batcher._count_padding(bucket, len(group), used, steps)
-        self._count(len(group), 0)
-        group.clear()
-        return batch
-
-    def _rest(self) -> list[str]:
-        rest = [name for name in self._sizes if len(self._groups[name])]
-        if self._remainder != "drop":
-            return rest
-        for name in rest:
-            self._count(0, len(self._groups[name]))
-            self._groups[name].clear()
-        return []

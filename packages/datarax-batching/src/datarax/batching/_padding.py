@@ -65,12 +65,14 @@ def values_by_leaf(tree: Any, values: Any) -> list[PadValue]:
     for name in given:
         if not any(path == name or path.startswith(f"{name}.") for path in paths):
             raise KeyError(f"pad_values names the field {name!r}, but there are {paths}")
-    chosen = []
-    for path in paths:
-        steps = path.split(".")
-        above = [".".join(steps[:depth]) for depth in range(len(steps), 0, -1)]
-        chosen.append(next((given[name] for name in above if name in given), 0))
-    return chosen
+    return [at_or_above(path, given, 0) for path in paths]
+
+
+def at_or_above(path: str, given: Mapping[str, Any], default: Any) -> Any:
+    """The value given for a dotted path, or for the nearest path above it."""
+    steps = path.split(".")
+    above = [".".join(steps[:depth]) for depth in range(len(steps), 0, -1)]
+    return next((given[name] for name in above if name in given), default)
 
 
 def pad_value(name: str, value: PadValue, dtype: Any) -> np.ndarray:

@@ -9,7 +9,13 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from datarax.batching._padding import PadValue, frozen_pad_values, pad_value, values_by_leaf
+from datarax.batching._padding import (
+    PadValue,
+    at_or_above,
+    frozen_pad_values,
+    pad_value,
+    values_by_leaf,
+)
 from datarax.core._batch_spec import leaf_spec
 
 
@@ -92,11 +98,7 @@ def step_value(name: str, path: str, values: Any, dtype: Any) -> np.ndarray:
     """
     if not isinstance(values, tuple):
         return pad_value(name, values, dtype)
-    given = dict(values)
-    steps = path.split(".")
-    above = [".".join(steps[:depth]) for depth in range(len(steps), 0, -1)]
-    value = next((given[step] for step in above if step in given), 0)
-    return pad_value(name, value, dtype)
+    return pad_value(name, at_or_above(path, dict(values), 0), dtype)
 
 
 def row_values(data: Any, values: Any, masks: tuple[str, ...]) -> tuple[tuple[str, PadValue], ...]:

@@ -76,9 +76,9 @@ def _decoded(tree: Any) -> Any:
 
 
 def checked(
-    state: Any, names: tuple[str, ...]
-) -> tuple[int, list[str], dict[str, tuple[list[Element], list[int]]]]:
-    """What a stream with these groups saved: records pulled, groups due, waiting records.
+    state: Any, names: tuple[str, ...], mark_count: int
+) -> tuple[int, list[str], list[int], dict[str, tuple[list[Element], list[int]]]]:
+    """What a stream with these groups saved: records pulled, groups due, marks, waiting records.
 
     Raises:
       TypeError: if the state is no dict.
@@ -88,17 +88,18 @@ def checked(
         raise TypeError(
             f"state must be a dict as get_state() returns it, got {type(state).__name__}"
         )
-    required, known = {"pulled", "due"}, {"pulled", "due", "groups"}
+    required, known = {"pulled", "progress"}, {"pulled", "progress", "groups"}
     if not required <= state.keys() <= known:
         raise ValueError(f"state must have the entries {sorted(known)}, got {sorted(state)}")
-    due, groups = _json_value(state["due"]), state.get("groups", {})
+    progress, groups = _json_value(state["progress"]), state.get("groups", {})
+    due, marks = progress["due"], progress["marks"]
     unknown = sorted({*due, *groups} - set(names))
-    if unknown:
+    if unknown or len(marks) != mark_count:
         raise ValueError(
             f"state is of another batcher: it has records in {unknown}, but there are "
             f"{list(names)}; use the config and batch size that it was saved with"
         )
-    return int(state["pulled"]), due, {name: _records(name, groups[name]) for name in groups}
+    return int(state["pulled"]), due, marks, {name: _records(name, groups[name]) for name in groups}
 
 
 def _records(name: str, group: Mapping[str, Any]) -> tuple[list[Element], list[int]]:

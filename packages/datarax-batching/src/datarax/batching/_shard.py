@@ -43,8 +43,9 @@ def shard_batch(
       ValueError: for an axis that the mesh does not have.
 
     >>> mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    >>> shard_batch(Batch.from_arrays({"x": np.arange(4)}), mesh)["x"].sharding.spec
-    PartitionSpec('data',)
+    >>> sharded = shard_batch(Batch.from_arrays({"x": np.arange(4)}), mesh)
+    >>> sharded["x"].sharding.spec == PartitionSpec("data")
+    True
     """
     if not isinstance(batch, Batch):
         raise TypeError(f"batch must be a Batch, got {type(batch).__name__}")

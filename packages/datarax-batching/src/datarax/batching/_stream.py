@@ -74,6 +74,8 @@ class RecordStream(Iterator[Batch]):
         self._due: list[str] = []
         self._pulled = 0
         self._ended = False
+        # Record numbers that a kind of stream has to remember.
+        self._marks: list[int] = []
 
     def __iter__(self) -> Self:
         return self
@@ -100,7 +102,7 @@ class RecordStream(Iterator[Batch]):
         }
         return {
             "pulled": np.asarray(self._pulled, np.int64),
-            "due": _saved.json_array(self._due),
+            "progress": _saved.json_array({"due": self._due, "marks": self._marks}),
             **({"groups": groups} if groups else {}),
         }
 
@@ -115,9 +117,9 @@ class RecordStream(Iterator[Batch]):
           TypeError: if `state` is no dict.
           ValueError: if it is not of a stream like this one; the stream is then unchanged.
         """
-        pulled, due, groups = _saved.checked(state, tuple(self._groups))
+        pulled, due, marks, groups = _saved.checked(state, tuple(self._groups), len(self._marks))
         self._groups = {name: Group(*groups.get(name, ([], []))) for name in self._groups}
-        self._due, self._pulled, self._ended = due, pulled, False
+        self._due, self._marks, self._pulled, self._ended = due, marks, pulled, False
 
     def _pull(self, group: Group, count: int) -> None:
         try:

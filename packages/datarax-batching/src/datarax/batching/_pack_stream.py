@@ -1,0 +1,150 @@
+"""Sequences in the first row where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
+
+from datarax.batching import _ragged
+from datarax.batching._assemble import Assembler
+from datarax.batching._stream import Group, SortingStream
+from datarax.core._batch_spec import leaf_spec, require_fields
+from datarax.core._rows import spec_text
+from datarax.core.element_batch import Batch, Element
+
+if TYPE_CHECKING:
+    from datarax.batching._pack import PackingBatcher
+
+SEGMENT_IDS, POSITIONS = "segment_ids", "positions"
+
+
+def require_free(fields: Any, owner: str) -> None:
+    """Raises a ValueError if a field has a name that packing needs."""
+    for name in (SEGMENT_IDS, POSITIONS):
+        if name in fields:
+            raise ValueError(
+                f"{owner} must not have a field {name!r}, which packing adds; rename it"
+            )
+
+
+class PackingStream(SortingStream):
+    """Batches of packed rows."""
+
+    def __init__(
+        self, batcher: PackingBatcher, elements: Any, batch_size: int, remainder: str
+    ) -> None:
+        self._batcher, self._config = batcher, batcher.config
+        self._rows = tuple(f"row_{row}" for row in range(batch_size))
+        super().__init__(elements, self._rows, remainder, batcher._count_records)
+        self._assembler: Assembler | None = None
+        self._first: Any = None
+
+    def _accept(self, element: Element, number: int) -> list[str]:
+        owner = f"data of record {number}"
+        fields = require_fields(owner, element.data)
+        require_free(fields, owner)
+        if jax.tree.leaves(element.state):
+            raise ValueError(
+                f"record {number} has a state, which a row of several records cannot have; move it "
+                "to data, as a sequence"
+            )
+        paths = [keystr(p, simple=True, separator=".") for p, _ in tree_leaves_with_path(fields)]
+        arrays = {path: _ragged.sequence(owner, fields, path) for path in paths}
+        self._check(arrays, number)
+        length = len(next(iter(arrays.values())))
+        for path, array in arrays.items():
+            if len(array) != length:
+                raise ValueError(
+                    f"fields of record {number} must be of one length, got {length} for "
+                    f"{paths[0]!r} and {len(array)} for {path!r}"
+                )
+        if length > self._config.row_length:
+            raise ValueError(
+                f"record {number} has length {length}, more than row_length="
+                f"{self._config.row_length}; raise row_length or cut the record"
+            )
+        for name in self._rows:
+            if _length(self._groups[name]) + length <= self._config.row_length:
+                self._groups[name].add(element, number)
+                return []
+        # No room: the batch is due, and the record is looked at again behind it.
+        self._groups["incoming"].add(element, number)
+        return [self._rows[0]]
+
+    def _check(self, arrays: dict[str, np.ndarray], number: int) -> None:
+        spec = {
+            path: jax.ShapeDtypeStruct((0, *array.shape[1:]), array.dtype)
+            for path, array in arrays.items()
+        }
+        if self._first is None:
+            self._first = (spec, number)
+        expected, first = self._first
+        if spec != expected:
+            raise ValueError(
+                f"data of record {number} must be like that of record {first} in all but length: "
+                f"expected {spec_text(expected)}, got {spec_text(spec)}"
+            )
+
+    def _deliver(self, name: str) -> Batch:
+        del name  # All rows make one batch.
+        used = [self._groups[row] for row in self._rows if len(self._groups[row])]
+        rows = [self._packed(group) for group in used]
+        size = len(rows) if self._remainder == "partial" else len(self._rows)
+        if self._assembler is None:
+            values = _ragged.row_values(
+                rows[0].data, self._config.pad_values, (SEGMENT_IDS, POSITIONS)
+            )
+            self._assembler = Assembler(values)
+        batch = self._assembler.assemble(rows, [group.numbers[0] for group in used], size)
+        sequences = sum(map(len, used))
+        steps = sum(map(_length, used))
+        self._batcher.count_packing(sequences, steps, size * self._config.row_length)
+        self._count(sequences, 0)
+        for group in used:
+            group.clear()
+        return batch
+
+    def _packed(self, group: Group) -> Element:
+        length, values = self._config.row_length, self._config.pad_values
+        lengths = [_length_of(element) for element in group.elements]
+
+        def joined(path: Any, *leaves: Any) -> np.ndarray:
+            spec = leaf_spec(keystr(path), leaves[0])
+            array = np.concatenate([np.asarray(leaf) for leaf in leaves]).astype(spec.dtype)
+            dotted = keystr(path, simple=True, separator=".")
+            value = _ragged.step_value(dotted, dotted, values, array.dtype)
+            return _ragged.padded(array, length, value)
+
+        trees = [element.data for element in group.elements]
+        data = jax.tree_util.tree_map_with_path(joined, *trees)
+        data[SEGMENT_IDS] = _row_of([np.full(n, i + 1) for i, n in enumerate(lengths)], length)
+        data[POSITIONS] = _row_of([np.arange(n) for n in lengths], length)
+        metadata = tuple(element.metadata for element in group.elements)
+        return Element(data, {}, None if metadata.count(None) == len(metadata) else metadata)
+
+    def _rest(self) -> list[str]:
+        waiting = [name for name in self._rows if len(self._groups[name])]
+        if not waiting:
+            return []
+        if self._remainder == "drop" and len(waiting) < len(self._rows):
+            for name in waiting:
+                self._count(0, len(self._groups[name]))
+                self._groups[name].clear()
+            return []
+        return [self._rows[0]]
+
+
+def _row_of(parts: Sequence[np.ndarray], length: int) -> np.ndarray:
+    return _ragged.padded(np.concatenate(parts).astype(np.int32), length, np.int32(0))
+
+
+def _length_of(element: Element) -> int:
+    return jax.tree.leaves(element.data)[0].shape[0]
+
+
+def _length(group: Group) -> int:
+    return sum(map(_length_of, group.elements))
