@@ -17,7 +17,8 @@ FLOATS = st.floats(-100, 100, width=32)
 
 @st.composite
 def values_and_mask(draw):
-    rows, width = draw(st.integers(1, 9)), draw(st.integers(1, 4))
+    # Two shapes only: each is a compilation.
+    rows, width = draw(st.sampled_from([(1, 3), (7, 2)]))
     values = draw(hnp.arrays(np.float32, (rows, width), elements=FLOATS))
     return values, draw(hnp.arrays(bool, rows))
 

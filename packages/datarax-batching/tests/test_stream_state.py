@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from datarax.batching import (
@@ -93,6 +94,21 @@ def test_a_stream_goes_on_exactly_where_it_was_saved(make, source):
         again.set_state(state)
         assert again.records_pulled == stream.records_pulled
         assert [plain(batch) for batch in again] == whole[taken:]
+
+
+@pytest.mark.parametrize("name", ["bucket", "windows, overlapping"])
+def test_orbax_saves_the_state_as_it_is(name, tmp_path):
+    """A state that went through a checkpoint on disk goes on just the same."""
+    make, source = KINDS[name]
+    stream = make()(source(), batch_size=2)
+    list(itertools.islice(stream, 3))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", stream.get_state())
+        checkpointer.wait_until_finished()
+        state = checkpointer.restore(tmp_path / "state")
+    again = make()(itertools.islice(source(), int(state["pulled"]), None), batch_size=2)
+    again.set_state(state)
+    assert [plain(batch) for batch in again] == [plain(batch) for batch in stream]
 
 
 def test_saving_changes_nothing_and_later_batches_do_not_change_what_was_saved():

@@ -192,13 +192,13 @@ class BucketBatcher(BatcherModule):
         Raises:
           ValueError: if there are several.
         """
-        specs = self.batch_specs(element_spec, batch_size=batch_size)
-        if len(specs) > 1:
+        spec, *others = self.batch_specs(element_spec, batch_size=batch_size)
+        if others:
             raise ValueError(
-                f"batches have {len(specs)} shapes, one for each of the boundaries "
+                f"batches have {1 + len(others)} shapes, one for each of the boundaries "
                 f"{self.config.boundaries}; use batch_specs"
             )
-        return specs[0]
+        return spec
 
     def padding_report(self) -> dict[str, Any]:
         """How much of the batches so far was padding.

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from datarax.batching._padding import PadValue, fill_rows, padding_rows
 
@@ -150,7 +151,7 @@ def _is_in_host_memory(leaf: Any) -> bool:
     """Whether NumPy can read it without a transfer, and JAX would put it back in the same place."""
     if not isinstance(leaf, jax.Array):
         return True
-    if isinstance(leaf, jax.core.Tracer) or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+    if isinstance(leaf, Tracer) or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         return False
     first = jax.devices()[0]
     return first.platform == "cpu" and leaf.sharding.device_set == {first}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -14,7 +14,7 @@ from datarax.batching._buffers import aligned_empty
 from datarax.core._batch_spec import require_batch_size
 from datarax.core.element_batch import Batch
 
-PadValue = float | Literal["last"]
+PadValue = complex | np.generic | Literal["last"]
 PadValues = PadValue | Mapping[str, PadValue] | Iterable[tuple[str, PadValue]]
 
 
@@ -44,7 +44,7 @@ def _checked_value(name: str, value: Any) -> PadValue:
                 f"{name} must be a number or 'last' (repeat the last record), got {value!r}"
             )
         return value
-    if not isinstance(value, int | float | complex | np.generic):
+    if not isinstance(value, complex | int | float | np.generic):
         raise TypeError(
             f"{name} must be a number or 'last' (repeat the last record), or a dict of these by "
             f"field, got {type(value).__name__} {value!r}"
@@ -162,8 +162,8 @@ def pad_batch(batch: Batch, batch_size: int, *, pad_values: PadValues = 0) -> Ba
         return batch
     if rows == 0 and (values == "last" or "last" in by_leaf):
         raise ValueError("pad_values 'last' repeats the last row, but the batch has none; give 0")
-    state_value = "last" if values == "last" else 0
-    states = [state_value] * len(jax.tree.leaves(batch.states))
+    state_value: PadValue = "last" if values == "last" else 0
+    states: list[PadValue] = [state_value] * len(jax.tree.leaves(batch.states))
     metadata = batch.metadata
     # Not `batch.replace`, which keeps the number of rows.
     return Batch.from_arrays(
@@ -178,7 +178,7 @@ def pad_batch(batch: Batch, batch_size: int, *, pad_values: PadValues = 0) -> Ba
     )
 
 
-def _padded(name: str, tree: Any, size: int, values: list[PadValue]) -> Any:
+def _padded(name: str, tree: Any, size: int, values: Sequence[PadValue]) -> Any:
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     padded = []
     for (path, leaf), value in zip(leaves, values, strict=False):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
@@ -83,7 +84,7 @@ def sequence(owner: str, tree: Any, path: str) -> np.ndarray:
     return np.asarray(field).astype(spec.dtype, copy=False)
 
 
-def padded(array: np.ndarray, length: int, value: np.ndarray) -> np.ndarray:
+def padded(array: np.ndarray, length: int, value: np.ndarray | np.generic) -> np.ndarray:
     """The array with axis 0 filled up to a length."""
     out = np.full((length, *array.shape[1:]), value, array.dtype)
     out[: len(array)] = array
@@ -111,6 +112,6 @@ def row_values(data: Any, values: Any, masks: tuple[str, ...]) -> tuple[tuple[st
     chosen = {}
     for (path, leaf), value in zip(tree_leaves_with_path(data), by_leaf, strict=True):
         name = keystr(path, simple=True, separator=".")
-        is_key = jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+        is_key = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         chosen[name] = 0 if name in masks or is_key else value
     return tuple(sorted(chosen.items()))

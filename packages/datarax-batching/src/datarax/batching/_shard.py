@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -58,7 +59,8 @@ def shard_batch(
             f"axis_names must be some of the mesh's axes {tuple(mesh.axis_names)}, got {axes}"
         )
     # One axis stands without a tuple, as people write it.
-    by_row = NamedSharding(mesh, PartitionSpec(axes if len(axes) > 1 else axes[0]))
+    first, *others = axes
+    by_row = NamedSharding(mesh, PartitionSpec(axes if others else first))
     everywhere = NamedSharding(mesh, PartitionSpec())
     shards = _local_shards(by_row)
     rows = -(-batch.batch_size // shards) * shards
@@ -83,9 +85,9 @@ def shard_batch(
 
 def _local_shards(sharding: NamedSharding) -> int:
     """How many different row ranges this process's devices hold."""
-    devices = sharding.mesh.devices.size
+    devices = math.prod(sharding.mesh.shape.values())
     indices = sharding.addressable_devices_indices_map((devices,))
-    return len({index[0].indices(devices) for index in indices.values() if index is not None})
+    return len({slice_.indices(devices) for (slice_,) in filter(None, indices.values())})
 
 
 def _global_array(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
@@ -101,7 +102,8 @@ class WindowStream(SortingStream):
         entries += (None,) * (config.steps - len(window))
         metadata = None if entries.count(None) == len(entries) else entries
         self._groups["windows"].add(Element(data, states, metadata), window.numbers[0])
-        self._marks = [window.numbers[0] + config.hop, window.numbers[-1]]
+        hop = config.hop or config.steps
+        self._marks = [window.numbers[0] + hop, window.numbers[-1]]
         shared = [number >= self._marks[0] for number in window.numbers].count(True)
         for _ in range(len(window) - shared):
             window.remove(0)
@@ -147,7 +149,7 @@ class WindowStream(SortingStream):
 
 def _require_numbers(layout: Layout, number: int) -> None:
     for path, spec in zip(layout.paths, layout.specs, strict=True):
-        if jax.dtypes.issubdtype(spec.dtype, jax.dtypes.extended):
+        if jnp.issubdtype(spec.dtype, jax.dtypes.extended):
             raise TypeError(
                 f"{path} of record {number} must be numbers to be put in windows, got {spec.dtype}"
             )

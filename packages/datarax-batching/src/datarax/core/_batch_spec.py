@@ -7,6 +7,7 @@ from operator import index
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
@@ -31,7 +32,7 @@ def require_batch_size(batch_size: Any, name: str = "batch_size") -> int:
 
 def canonical_dtype(dtype: Any) -> Any:
     """The dtype that JAX computes with: 64-bit types narrowed unless `jax_enable_x64` is set."""
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
         return dtype
     return jax.dtypes.canonicalize_dtype(np.dtype(dtype).newbyteorder("="))
 
