@@ -21,7 +21,7 @@ def filled(image, **options):
     side = image.shape[1:3]
     options = {
         "field_key": "image",
-        "stochastic": True,
+        "stochastic": options.get("fill") in ("noise", "color"),
         "num_patches": 1,
         "patch_size": side,
     } | options

@@ -22,22 +22,21 @@ def bit_sets(
     starts: Int[Array, " patches"],
     sides: Int[Array, " patches"],
     count: Int[Array, ""] | None,
-    length: int,
-) -> UInt32[Array, "words {length}"]:
-    """For each coordinate of an axis, the set of patches that reach it.
+    places: Int[np.ndarray, " places"],
+) -> UInt32[Array, "words places"]:
+    """For each place on an axis, the set of patches that reach it.
 
     Args:
       starts: first coordinate of each patch.
       sides: length of each patch.
       count: how many of the patches exist, the first ones; None if all do.
-      length: the axis's.
+      places: coordinates.
 
     Returns:
       Patch i is bit i % 32 of word i // 32.
     """
-    place = jnp.arange(length, dtype=jnp.int32)
     starts, sides = starts.astype(jnp.int32)[:, None], sides.astype(jnp.int32)[:, None]
-    reached = (place >= starts) & (place - starts < sides)
+    reached = (places >= starts) & (places - starts < sides)
     number = np.arange(starts.shape[0], dtype=np.int32)
     if count is not None:
         reached &= (number < count)[:, None]
@@ -76,8 +75,8 @@ def covered(
     """
     if not positions.shape[0]:
         return jnp.zeros((height, width), bool)
-    rows = bit_sets(positions[:, 0], sizes[:, 0], count, height)
-    columns = bit_sets(positions[:, 1], sizes[:, 1], count, width)
+    rows = bit_sets(positions[:, 0], sizes[:, 0], count, np.arange(height, dtype=np.int32))
+    columns = bit_sets(positions[:, 1], sizes[:, 1], count, np.arange(width, dtype=np.int32))
     return shared(rows[:, :, None], columns[:, None, :])
 
 
@@ -106,30 +105,29 @@ def drop(
     """
     if not positions.shape[0]:
         return image
-    # Channels are laid beside their column: wide rows vectorise, trailing axes of three do not.
-    shape = image.shape
-    before, between, after = (
-        math.prod(part)
-        for part in (shape[: axes[0]], shape[axes[0] + 1 : axes[1]], shape[axes[1] + 1 :])
+    shape, (down, across) = image.shape, axes
+    rows = bit_sets(positions[:, 0], sizes[:, 0], count, np.arange(shape[down], dtype=np.int32))
+    # A set for each channel of a column, which are next to each other in memory: comparing vectors
+    # as they lie vectorises, and leaves the image in its shape, so that a donated one is reused.
+    after = shape[across + 1 :]
+    places = np.repeat(np.arange(shape[across], dtype=np.int32), math.prod(after))
+    columns = bit_sets(positions[:, 1], sizes[:, 1], count, places)
+    hit = shared(
+        rows.reshape(-1, *(side if axis == down else 1 for axis, side in enumerate(shape))),
+        columns.reshape(-1, *(1,) * across, shape[across], *after),
     )
-    height, width = shape[axes[0]], shape[axes[1]]
-    rows = bit_sets(positions[:, 0], sizes[:, 0], count, height)
-    columns = jnp.repeat(bit_sets(positions[:, 1], sizes[:, 1], count, width), after, axis=1)
-    hit = shared(rows[:, :, None, None], columns[:, None, None, :])
-    if fill.ndim:
-        rows_of_fill = fill.shape[axes[0]]
-        full = jnp.broadcast_to(fill, (*shape[: axes[0]], rows_of_fill, *shape[axes[0] + 1 :]))
-        fill = full.reshape(before, rows_of_fill, between, width * after)
-    flat = image.reshape(before, height, between, width * after)
-    hit, fill = jnp.broadcast_to(hit, flat.shape), jnp.broadcast_to(fill, flat.shape)
+    hit = jnp.broadcast_to(hit, shape)
+    fill = jnp.broadcast_to(fill, shape)
     if jnp.issubdtype(image.dtype, jnp.floating):
-        return _select_bits(hit, fill, flat).reshape(shape)
-    return jnp.where(hit, fill, flat).reshape(shape)
+        return _select_bits(hit, fill, image)
+    return jnp.where(hit, fill, image)
 
 
 @jax.custom_jvp
 def _select_bits(hit: Array, fill: Array, image: Array) -> Array:
-    # As integers, because XLA may compute in a wider float and then quiets signalling NaN.
+    if image.dtype.itemsize > 2:
+        return jnp.where(hit, fill, image)
+    # As integers, because XLA may compute in a wider float, which quiets signalling NaN.
     bits = jnp.dtype(f"uint{8 * image.dtype.itemsize}")
     words = [jax.lax.bitcast_convert_type(array, bits) for array in (fill, image)]
     return jax.lax.bitcast_convert_type(jnp.where(hit, *words), image.dtype)

@@ -118,8 +118,8 @@ def _sizes(bits: UInt32[Array, "batch patches 2"], layout: Layout) -> Array:
     if layout.area is None:
         sides = [_between(bits[..., i], (layout.heights, layout.widths)[i]) for i in range(2)]
         return jnp.stack(sides, axis=-1)
-    # Square roots of areas and of shapes come from tables: a product of two table entries is rounded
-    # alike in every compiled context, exponentials and sums of products are not.
+    # Square roots of areas and of shapes come from tables: a product of two table entries is
+    # rounded alike in every compiled context, exponentials and sums of products are not.
     steps = (np.arange(4096) + 0.5) / 4096
     low, high = np.multiply(layout.area.area, layout.image[0] * layout.image[1])
     side = np.sqrt(low + steps * (high - low)).astype(np.float32)
@@ -183,3 +183,10 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
     if layout.seeded:
         params["fill_seed"] = seed
     return params
+
+
+def fixed(seed: int, layout: Layout) -> dict[str, np.ndarray]:
+    """The patches of one record that a seed stands for, drawn at once even inside a trace."""
+    with jax.ensure_compile_time_eval():
+        drawn = draw(jax.random.key(seed, impl="threefry2x32"), batch=1, layout=layout)
+        return {name: np.asarray(array)[0] for name, array in drawn.items()}

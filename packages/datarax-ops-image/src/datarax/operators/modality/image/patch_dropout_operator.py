@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -199,9 +198,7 @@ class PatchDropoutOperator(ModalityOperator):
     def _patches(self, image: Array, random_params: PyTree) -> Patches:
         layout = _geometry.layout(self.config, image.shape)
         if not self.stochastic:
-            key = jax.random.key(self.config.seed, impl="threefry2x32")
-            drawn = _sampling.draw(key, batch=1, layout=layout)
-            random_params = {name: array[0] for name, array in drawn.items()}
+            random_params = _sampling.fixed(self.config.seed, layout)
         return given_patches(self._label(), layout, random_params)
 
     def _fill(self, image: Array, patches: Patches, stats: dict[str, Any] | None) -> Array:
