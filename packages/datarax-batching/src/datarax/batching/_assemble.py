@@ -53,11 +53,13 @@ class Assembler:
           TypeError: if `collate_fn` returns something else than a dict of arrays.
           ValueError: if it returns arrays of other shapes or dtypes than before.
         """
-        if set(map(type, elements)) != {Element}:
+        try:
+            data = [element.data for element in elements]
+            states = [element.state for element in elements]
+            metadata = [element.metadata for element in elements]
+        except AttributeError:
             _require_elements(elements, numbers)
-        data = [element.data for element in elements]
-        states = [element.state for element in elements]
-        metadata = [element.metadata for element in elements]
+            raise
         count = len(elements)
         mask = np.arange(rows) < count
         entries = None

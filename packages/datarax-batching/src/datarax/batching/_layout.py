@@ -134,9 +134,9 @@ def _gatherer(tree: Any) -> Gather:
     size = len(children)
 
     def gather(trees: Column, columns: list[Column]) -> bool:
-        if set(map(type, trees)) != {kind} or set(map(len, trees)) != {size}:
-            return False
         try:
+            if set(map(type, trees)) != {kind} or set(map(len, trees)) != {size}:
+                return False
             return all(below(list(map(get, trees)), columns) for get, below in children)
         except (KeyError, TypeError):
             return False

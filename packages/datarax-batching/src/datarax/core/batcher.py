@@ -83,4 +83,4 @@ class BatcherModule(StructuralModule):
             for (low, high), new in zip(old, (batched, left_out), strict=True)
         ]
         words = [(count & 0xFFFFFFFF, count >> 32) for count in counts]
-        self._operation_count.set_value(np.array(words, np.uint32))
+        self._operation_count.set_raw_value(np.array(words, np.uint32))
