@@ -122,10 +122,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-def run_tests(session: nox.Session, *targets: str) -> None:
+def run_tests(session: nox.Session, *targets: str, **env: str) -> None:
     """Pytest on all cores, a file to a core; on one, and so with --pdb, where options are given."""
     options = session.posargs or ["-n", "logical", "--dist", "loadfile"]
-    session.run("pytest", *targets, *options, env=NO_SOURCE_TREE)
+    session.run("pytest", *targets, *options, env=NO_SOURCE_TREE | env)
 
 
 def installed_modules(session: nox.Session, dist: str) -> list[str]:
@@ -161,7 +161,8 @@ def lowest(session: nox.Session) -> None:
     oldest = ["-c", "constraints/lowest.txt"]
     install(session, list(PROJECTS), "test", *group("integration"), *oldest)
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
-    run_tests(session, *packages, *INTEGRATION)
+    # Two thirds of the time is compiling, and what is optimised is seen by the other sessions.
+    run_tests(session, *packages, *INTEGRATION, XLA_FLAGS="--xla_backend_optimization_level=0")
 
 
 def python_with_jax() -> str | None:
