@@ -1,6 +1,7 @@
 """Patch dropout: which pixels change, in every dtype and shape, against loops in NumPy."""
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -269,3 +270,52 @@ def test_strategies_and_transformations_agree_to_the_bit():
     results["apply"] = np.stack(singles)
     for name, result in results.items():
         np.testing.assert_array_equal(result, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, ml_dtypes.bfloat16, np.float32])
+@pytest.mark.parametrize("drop_value", [7, (1, 2, 3)], ids=["number", "channels"])
+def test_in_place_gives_the_same_images_and_gradients(dtype, drop_value):
+    """Both ways of writing patches agree, record by record, mapped, and differentiated."""
+    options = {"patch_size": (4, 3), "prob": 0.6, "num_patches": (1, 3), "drop_value": drop_value}
+    batch = Batch.from_arrays(
+        {"image": noise(6, 16, 12, 3, dtype=dtype)}, record_index=np.arange(6)
+    )
+    usual, other = operator(**options), operator(**options, in_place=True)
+    np.testing.assert_array_equal(other(batch)["image"], usual(batch)["image"])
+    params = {"patch_positions": POSITIONS, "patch_count": np.int32(2)}
+    single = [
+        op.apply({"image": batch["image"][0]}, {}, None, params)[0]["image"]
+        for op in (usual, other)
+    ]
+    np.testing.assert_array_equal(*single)
+    if dtype == np.float32:
+
+        def slope(op):
+            return jax.grad(lambda x: op(batch.replace(data={"image": x}))["image"].sum())(
+                batch["image"]
+            )
+
+        np.testing.assert_array_equal(slope(other), slope(usual))
+
+
+def test_in_place_reuses_a_donated_image():
+    """The compiled step writes into the buffer that it was given."""
+    op = operator(patch_size=(4, 3), in_place=True)
+    batch = Batch.from_arrays({"image": noise(2, 16, 12, 3)}, record_index=[0, 1])
+
+    def step(image, rest):
+        return op(rest.replace(data={"image": image}))["image"]
+
+    images = jnp.asarray(batch["image"])
+    address = images.unsafe_buffer_pointer()
+    out = jax.jit(step, donate_argnums=0)(images, batch.replace(data={}))
+    assert out.unsafe_buffer_pointer() == address
+
+
+@pytest.mark.parametrize(
+    "options", [{"fill": "mean"}, {"patch_size": ((1, 2), 2)}, {"patch_area": (0.1, 0.2)}]
+)
+def test_in_place_refuses_what_it_cannot_do(options):
+    """Only constant fills of one size are written in place."""
+    with pytest.raises(ValueError, match="in_place=True needs fill='constant' and one patch_size"):
+        operator(**options, in_place=True)

@@ -134,7 +134,6 @@ def _sizes(bits: UInt32[Array, "batch patches 2"], layout: Layout) -> Array:
 def _on_grid(
     bits: UInt32[Array, "batch patches 2"],
     order: UInt32[Array, "batch cells"],
-    sizes: Array,
     layout: Layout,
     grid: Grid,
 ) -> Array:
@@ -162,15 +161,24 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
       `fill_seed` uint32 `(batch, 2)` if the fill is random.
     """
     number = layout.patches
-    cells = layout.grid.cells if layout.grid else 0
-    bits = jax.random.bits(key, (batch, 4 * number + 4 + cells), jnp.uint32)
-    place = bits[:, : 2 * number].reshape(batch, number, 2)
-    size = bits[:, 2 * number : 4 * number].reshape(batch, number, 2)
-    count, chance = bits[:, 4 * number], bits[:, 4 * number + 1]
-    seed = bits[:, 4 * number + 2 : 4 * number + 4]
-    sizes = _sizes(size, layout)
+    shares = {
+        "place": 2 * number,
+        "size": 2 * number * layout.varies_in_size,
+        "cells": layout.grid.cells if layout.grid else 0,
+        "count": int(layout.varies_in_count),
+        "chance": int(layout.varies_in_count),
+        "seed": 2 * layout.seeded,
+    }
+    ends = np.cumsum(list(shares.values())).tolist()
+    bits = jax.random.bits(key, (batch, ends[-1]), jnp.uint32)
+    share = dict(zip(shares, jnp.split(bits, ends[:-1], axis=1), strict=True))
+    place = share["place"].reshape(batch, number, 2)
+    if layout.varies_in_size:
+        sizes = _sizes(share["size"].reshape(batch, number, 2), layout)
+    else:
+        sizes = jnp.asarray(layout.fixed_sizes())
     if layout.grid:
-        positions = _on_grid(place, bits[:, 4 * number + 4 :], sizes, layout, layout.grid)
+        positions = _on_grid(place, share["cells"], layout, layout.grid)
     else:
         origins = np.int32(layout.image) - sizes + np.int32(1)
         positions = below(place, origins.astype(jnp.uint32)).astype(jnp.int32)
@@ -178,10 +186,10 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
     if layout.varies_in_size:
         params["patch_sizes"] = sizes
     if layout.varies_in_count:
-        applied = unit(chance) < np.float32(layout.prob)
-        params["patch_count"] = jnp.where(applied, _between(count, layout.count), 0)
+        applied = unit(share["chance"][:, 0]) < np.float32(layout.prob)
+        params["patch_count"] = jnp.where(applied, _between(share["count"][:, 0], layout.count), 0)
     if layout.seeded:
-        params["fill_seed"] = seed
+        params["fill_seed"] = share["seed"]
     return params
 
 

@@ -22,6 +22,7 @@ from datarax.core.modality import FieldDomain, Kind, ModalityOperator
 from datarax.operators.modality.image import (
     _fills,
     _geometry,
+    _in_place,
     _patches,
     _sampling,
     _tokens,
@@ -116,6 +117,12 @@ class PatchDropoutOperator(ModalityOperator):
         patches = self._patches(value, random_params)
         axes = _geometry.spatial_axes(self.config, value.shape)
         fill = self._fill(value, patches, stats)
+        if self.config.in_place:
+            layout = _geometry.layout(self.config, value.shape)
+            size = layout.heights[0], layout.widths[0]
+            return _in_place.drop(
+                value, patches.positions, patches.count, fill, size=size, axes=axes
+            )
         return _patches.drop(
             value, patches.positions, patches.sizes, patches.count, fill, axes=axes
         )
