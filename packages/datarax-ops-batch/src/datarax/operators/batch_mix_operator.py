@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
 from datarax.core.config import OperatorConfig, require_bools
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule, require_batch
-from datarax.operators._mix import checks, run
+from datarax.operators._mix import info, options, recycle, run
+from datarax.operators._mix.cutmix import CutMix as CutMix
+from datarax.operators._mix.fmix import FMix as FMix
+from datarax.operators._mix.region import RegionSampler as RegionSampler
+from datarax.operators._mix.resizemix import ResizeMix as ResizeMix
 from datarax.operators._mix.schedule import Probability, Switch
 
 
@@ -44,6 +51,8 @@ class BatchMixOperatorConfig(OperatorConfig):
         are pasted; MixUp leaves them as they are.
       cutmix_alpha: α of CutMix in mode "both"; None means 1.
       switch_prob: how likely a draw in mode "both" is CutMix; None means 0.5.
+      learn_alpha: make log α of MixUp an `nnx.Param`, `op.log_alpha`, that starts at `alpha` and
+        gets gradients through images and labels.
       granularity: "batch" draws one λ and one box a batch (or group); "record" draws them for each
         record.
       prob: how likely a draw mixes at all; the start value of `op.prob`.
@@ -51,6 +60,8 @@ class BatchMixOperatorConfig(OperatorConfig):
         place of Beta-distributed areas.
       box_placement: "inside" puts boxes wholly inside the image, every place equally likely;
         "clipped" draws the centre from all pixels and clips what sticks out.
+      sampler: what draws the pasted regions in place of CutMix boxes: `ResizeMix(...)`, `FMix(...)`
+        or a `RegionSampler` of your own; `cutmix_alpha` (`alpha` in mode "cutmix") is its α.
       spatial_axes: axes on which boxes are cut, ascending, batch being axis 0: (2, 3) for channels
         first, (1,) for audio, (1, 2, 3) for volumes.
       num_classes: how many classes integer labels have; they become one-hot float32.
@@ -59,7 +70,8 @@ class BatchMixOperatorConfig(OperatorConfig):
       mix_group_size: mix only inside groups of so many consecutive rows, each with randomness of
         its own, so that the result does not depend on the batch size and a batch sharded at group
         boundaries is mixed without moving images between devices.
-      mix_info: leave `lam`, `partner` and `box` of each record in `batch.states["mix_info"]`.
+      mix_info: leave `lam`, `partner` and `box` (or `mask`, with a sampler of masks) of each record
+        in `batch.states["mix_info"]`.
 
     Raises:
       TypeError: for an option of the wrong type.
@@ -79,10 +91,12 @@ class BatchMixOperatorConfig(OperatorConfig):
     paste_fields: tuple[str, ...] = ()
     cutmix_alpha: float | None = None
     switch_prob: float | None = None
+    learn_alpha: bool = False
     granularity: Literal["batch", "record"] = "batch"
     prob: float = 1.0
     cutmix_minmax: tuple[float, float] | None = None
     box_placement: Literal["inside", "clipped"] = "inside"
+    sampler: RegionSampler | None = None
     spatial_axes: tuple[int, ...] = (1, 2)
     num_classes: int | None = None
     label_smoothing: float = 0.0
@@ -98,10 +112,10 @@ class BatchMixOperatorConfig(OperatorConfig):
                 f"{name}.stochastic must be True, because mixing always draws random numbers; "
                 "leave it out, and set op.enabled to False for evaluation"
             )
-        require_bools(self, "smooth_multi_hot", "mix_info")
-        checks.check_draws(self, name)
-        checks.check_roles(self, name)
-        checks.check_labels(self, name)
+        require_bools(self, "learn_alpha", "smooth_multi_hot", "mix_info")
+        options.check_draws(self, name)
+        options.check_roles(self, name)
+        options.check_labels(self, name)
 
     def data_fields(self) -> tuple[str, ...]:
         """Names of the images."""
@@ -139,6 +153,7 @@ class BatchMixOperator(OperatorModule):
 
     Attributes:
       prob: how likely a draw mixes; `op.prob.set_value(0.5)` compiles nothing again.
+      log_alpha: with `learn_alpha`, log α as an `nnx.Param`; None otherwise.
       enabled: whether anything is mixed or smoothed; `op.enabled.set_value(False)` for evaluation.
 
     Raises:
@@ -175,6 +190,8 @@ class BatchMixOperator(OperatorModule):
         self.config: BatchMixOperatorConfig = config
         self.prob = Probability(Probability.checked(config.prob))
         self.enabled = Switch(Switch.checked(True))
+        log_alpha = jnp.log(jnp.float32(config.alpha))
+        self.log_alpha = nnx.Param(log_alpha) if config.learn_alpha else None
 
     def __call__(self, batch: Batch) -> Batch:
         """Mixes a batch: `apply_batch`, compiled once for each shape.
@@ -226,15 +243,69 @@ class BatchMixOperator(OperatorModule):
         with self._random_params(batch) as key:
             keys = run.group_keys(key, self.rngs[self.stream_name].key.get_value(), batch, setup)
             plan = run.plan(
-                keys, batch.valid_mask, setup, self.prob.get_value(), self.enabled.get_value()
+                keys,
+                batch.valid_mask,
+                setup,
+                self.prob.get_value(),
+                self.enabled.get_value(),
+                None if self.log_alpha is None else jnp.exp(self.log_alpha.get_value()),
             )
-            touched = {name: batch.data[name] for name in setup.touched}
-            mixed = run.mix(touched, batch.valid_mask, plan, setup, self.enabled.get_value())
+            mixed = run.mix(batch.data, batch.valid_mask, plan, setup, self.enabled.get_value())
         self.count_operations(batch.valid_mask, applied=plan.lam < 1)
         out = batch.replace(data={**batch.data, **mixed})
         if not self.config.mix_info:
             return out
-        return out.replace(states=run.with_info(self._label(), batch.states, plan))
+        states = info.with_info(self._label(), batch.states, plan, setup.layout)
+        return out.replace(states=states)
+
+    def recycle(self, batch: Batch, spent: Batch) -> Batch:
+        """`op(batch)`, written into the images' memory of an earlier result.
+
+        Above some 30 MB, fresh memory costs several times the work itself. Use it in a loop that
+        has no more use for the previous result: `mixed = op.recycle(batch, spent=mixed)`.
+
+        Args:
+          batch: the records.
+          spent: an earlier result of the same shapes; its images are gone afterwards.
+
+        Returns:
+          What `op(batch)` returns.
+
+        Raises:
+          ValueError: if `spent` does not fit, besides all that `apply_batch` raises.
+        """
+        require_batch(self, batch)
+        require_batch(self, spent)
+        run.check_label_values(self._label(), self.config, batch)
+        setup = run.setup(self._label(), self.config, batch)
+        arrays = recycle.spent_arrays(self._label(), batch, spent, setup.images + setup.pasted)
+        plain = batch.replace(metadata=None, batch_metadata=None)
+        fields, states = recycle.mix_into(self, plain, arrays, names=setup.touched)
+        if not self.config.mix_info:
+            states = batch.states
+        return batch.replace(data={**batch.data, **fields}, states=states)
+
+    def replay(self, batch: Batch, mix_info: Mapping[str, Array]) -> Batch:
+        """Mixes a batch just as an earlier call did; draws and counts nothing.
+
+        Args:
+          batch: the batch that was mixed, or another of its size.
+          mix_info: `mixed.states["mix_info"]` of that call, with `lam` `(batch,)`, `partner`
+            `(batch,)` and `box` `(batch, 2 * axes)` or `mask` `(batch, *sizes)`.
+
+        Returns:
+          The mixed batch, bit for bit that of the call, without `mix_info`.
+
+        Raises:
+          KeyError: if a field or an entry is missing.
+          TypeError: if a dtype does not fit, or `batch` is not a `Batch`.
+          ValueError: if a shape does not fit.
+        """
+        require_batch(self, batch)
+        setup = run.setup(self._label(), self.config, batch)
+        plan = info.plan_of(self._label(), mix_info, len(batch), setup.layout)
+        mixed = run.mix(batch.data, batch.valid_mask, plan, setup, self.enabled.get_value())
+        return batch.replace(data={**batch.data, **mixed})
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         """The spec of a mixed record: labels become rows of classes, of at least float32."""
@@ -245,5 +316,7 @@ class BatchMixOperator(OperatorModule):
     ) -> tuple[PyTree, PyTree]:
         data, state = super().get_output_structure(sample_data, sample_state)
         if self.config.mix_info:
-            state = {**state, run.INFO: dict.fromkeys(("lam", "partner", "box"))}
+            batch = Batch.from_arrays(jax.tree.map(lambda leaf: leaf[None], sample_data))
+            layout = run.setup(self._label(), self.config, batch).layout
+            state = {**state, info.INFO: dict.fromkeys(info.names(layout))}
         return data, state

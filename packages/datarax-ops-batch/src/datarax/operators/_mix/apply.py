@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Shaped
 
 from datarax.operators._mix.blend import blend
-from datarax.operators._mix.box import box_area, exact_fraction
+from datarax.operators._mix.box import exact_fraction
 from datarax.operators._mix.paste import paste
 from datarax.operators._mix.plan import MixPlan
+from datarax.operators._mix.region import RegionSampler, region_area
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Layout:
     """What is known about a batch when it is traced.
 
     Args:
-      mode: "mixup", "cutmix" or "both": whether rows can be blended, have boxes, or either.
+      mode: "mixup", "cutmix" or "both": whether rows can be blended, have regions, or either.
+      sampler: what drew the regions.
       axes: the spatial axes.
       sizes: the image's size on each of them.
       group: rows in a group, which no partner leaves.
     """
 
     mode: str
+    sampler: RegionSampler
     axes: tuple[int, ...]
     sizes: tuple[int, ...]
     group: int
@@ -55,40 +58,42 @@ def _take(rows: Array, numbers: Array) -> Array:
 def mix_image(
     array: Shaped[Array, "batch *rest"], plan: MixPlan, layout: Layout
 ) -> Shaped[Array, "batch *rest"]:
-    """Blends rows without a box with their partners, and pastes the box of the others."""
+    """Blends rows without a region with their partners, and pastes the regions of the others."""
     other = take_partners(array, plan.partner, layout.group)
     out = array
     if layout.mode != "cutmix":
         lam = plan.lam
         if layout.mode == "both":
-            lam = jnp.where(box_area(plan.box) > 0, 1, lam)
+            lam = jnp.where(region_area(plan.region, len(layout.axes)) > 0, 1, lam)
         out = _blend_rows(array, other, lam, 1 - lam)
-    if layout.mode != "mixup":
-        out = paste(out, other, plan.box, layout.axes)
-    return out
+    return out if layout.mode == "mixup" else _paste(out, other, plan, layout)
 
 
 def paste_image(
     array: Shaped[Array, "batch *rest"], plan: MixPlan, layout: Layout
 ) -> Shaped[Array, "batch *rest"]:
-    """Pastes boxes and never blends."""
-    other = take_partners(array, plan.partner, layout.group)
-    return paste(array, other, plan.box, layout.axes)
+    """Pastes regions and never blends."""
+    return _paste(array, take_partners(array, plan.partner, layout.group), plan, layout)
+
+
+def _paste(own: Array, other: Array, plan: MixPlan, layout: Layout) -> Array:
+    other = layout.sampler.content(other, plan.region, layout.axes)
+    return paste(own, other, plan.region, layout.axes)
 
 
 def mix_by_ratio(
     array: Shaped[Array, "batch *rest"], plan: MixPlan, layout: Layout
 ) -> Shaped[Array, "batch *rest"]:
-    """Averages with the label's weights: λ, or the exact fractions inside and outside the box."""
+    """Averages with the labels' weights: λ, or the exact fractions of pixels kept and pasted."""
     other = take_partners(array, plan.partner, layout.group)
     return _blend_rows(array, other, plan.lam, weight_of_partner(plan, layout))
 
 
 def weight_of_partner(plan: MixPlan, layout: Layout) -> Float32[Array, " batch"]:
-    """1 − λ, correctly rounded from the pixels where there is a box."""
+    """1 − λ, correctly rounded from the pixels where there is a region."""
     if layout.mode == "mixup":
         return 1 - plan.lam
-    area = box_area(plan.box)
+    area = region_area(plan.region, len(layout.axes))
     return jnp.where(area > 0, exact_fraction(area, layout.sizes), 1 - plan.lam)
 
 
@@ -112,7 +117,8 @@ def one_by_one(
     def one(row: tuple[Array, MixPlan]) -> Array:
         number, own = row
         rows = jnp.stack([array[number], array[own.partner]])
-        alone = MixPlan(own.lam[None], jnp.int32([1]), own.box[None])
-        return mixed(rows, jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), alone), pair)[0]
+        alone = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), own)
+        alone = dataclasses.replace(alone, partner=jnp.int32([1, 1]))
+        return mixed(rows, alone, pair)[0]
 
     return jax.lax.map(one, (jnp.arange(array.shape[0]), plan))

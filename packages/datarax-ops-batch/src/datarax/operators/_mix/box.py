@@ -1,4 +1,4 @@
-"""Boxes of CutMix: their sides, their place, and how much of the image they are."""
+"""Boxes: their sides, their place, and how much of the image they are."""
 
 from __future__ import annotations
 

@@ -72,90 +72,11 @@ def require_disjoint(owner: str, roles: dict[str, tuple[str, ...]]) -> None:
             seen[name] = role
 
 
-def check_draws(config: Any, owner: str) -> None:
-    """Raises unless the options about λ, boxes, groups and probabilities fit each other."""
-    require_choice(owner, "mode", config.mode, ("mixup", "cutmix", "both"))
-    require_choice(owner, "granularity", config.granularity, ("batch", "record"))
-    require_choice(owner, "box_placement", config.box_placement, ("inside", "clipped"))
-    require_alpha(owner, "alpha", config.alpha)
-    require_number(owner, "prob", config.prob, 0, 1)
-    if config.cutmix_alpha is not None:
-        require_alpha(owner, "cutmix_alpha", config.cutmix_alpha)
-    if config.switch_prob is not None:
-        require_number(owner, "switch_prob", config.switch_prob, 0, 1)
-    if config.mix_group_size is not None:
-        require_whole(owner, "mix_group_size", config.mix_group_size, 2)
-    require_tuple(owner, "spatial_axes", config.spatial_axes, int)
-    axes = config.spatial_axes
-    if not axes or axes[0] < 1 or list(axes) != sorted(set(axes)):
+def require_fractions(owner: str, name: str, value: Any) -> None:
+    """Raises unless the value is a tuple of two ascending fractions of the image's sides."""
+    require_tuple(owner, name, value, Real)
+    if len(value) != 2 or not 0 <= value[0] <= value[1] <= 1:
         raise ValueError(
-            f"{owner}.spatial_axes must be ascending axes after the batch axis 0, such as (1, 2), "
-            f"got {axes!r}"
+            f"{owner}.{name} must be two fractions of the image's sides with "
+            f"0 <= low <= high <= 1, such as (0.2, 0.8), got {value!r}"
         )
-    _check_minmax(config, owner)
-    _refuse_unused(config, owner)
-
-
-def _check_minmax(config: Any, owner: str) -> None:
-    if config.cutmix_minmax is None:
-        return
-    require_tuple(owner, "cutmix_minmax", config.cutmix_minmax, Real)  # pyright: ignore
-    if len(config.cutmix_minmax) != 2 or not (
-        0 <= config.cutmix_minmax[0] <= config.cutmix_minmax[1] <= 1
-    ):
-        raise ValueError(
-            f"{owner}.cutmix_minmax must be two fractions of the image's sides with "
-            f"0 <= low <= high <= 1, such as (0.2, 0.8), got {config.cutmix_minmax!r}"
-        )
-    if config.cutmix_alpha is not None:
-        raise ValueError(
-            f"{owner}.cutmix_alpha has no effect with cutmix_minmax, which draws the sides of "
-            "boxes directly; give one of them"
-        )
-
-
-def _refuse_unused(config: Any, owner: str) -> None:
-    for name, unset, modes in (
-        ("cutmix_alpha", None, ("both",)),
-        ("switch_prob", None, ("both",)),
-        ("cutmix_minmax", None, ("cutmix", "both")),
-        ("box_placement", "inside", ("cutmix", "both")),
-        ("paste_fields", (), ("cutmix", "both")),
-    ):
-        value = getattr(config, name)
-        if value != unset and config.mode not in modes:
-            advice = "; use alpha" if name == "cutmix_alpha" else "; leave it out"
-            raise ValueError(
-                f"{owner}.{name}={value!r} has no effect in mode {config.mode!r}, only in "
-                f"{' and '.join(map(repr, modes))}{advice}"
-            )
-
-
-def check_roles(config: Any, owner: str) -> None:
-    """Raises unless every named field has one role."""
-    for name in ("data_field", "label_field"):
-        value = getattr(config, name)
-        if isinstance(value, str) or (value is None and name == "label_field"):
-            continue
-        require_tuple(owner, name, value, str)
-    for name in ("mix_fields", "paste_fields"):
-        require_tuple(owner, name, getattr(config, name), str)
-    if not config.data_fields():
-        raise ValueError(f"{owner}.data_field must name at least one field, got ()")
-    require_disjoint(owner, config.roles())
-
-
-def check_labels(config: Any, owner: str) -> None:
-    """Raises unless the options about labels fit each other."""
-    require_number(owner, "label_smoothing", config.label_smoothing, 0, 1)
-    if config.num_classes is not None:
-        require_whole(owner, "num_classes", config.num_classes, 1)
-    if config.smooth_multi_hot and not config.label_smoothing:
-        raise ValueError(
-            f"{owner}.smooth_multi_hot has no effect without label_smoothing; set both or neither"
-        )
-    for name in ("num_classes", "label_smoothing"):
-        if getattr(config, name) and not config.label_fields():
-            raise ValueError(
-                f"{owner}.{name} has no effect without labels; set label_field or leave {name} out"
-            )

@@ -1,4 +1,4 @@
-"""CutMix of two arrays: the box of one pasted into the other."""
+"""A region of one array pasted into another."""
 
 from __future__ import annotations
 
@@ -7,28 +7,40 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int32, Shaped
+from jaxtyping import Array, Bool, Int32, Shaped
+
+from datarax.operators._mix.region import Region
 
 
 def paste(
     own: Shaped[Array, "batch *rest"],
     other: Shaped[Array, "batch *rest"],
-    box: Int32[Array, "batch bounds"],
-    axes: Sequence[int],
+    region: Region,
+    axes: tuple[int, ...],
 ) -> Shaped[Array, "batch *rest"]:
-    """`other` inside the box, `own` outside.
+    """`other` inside the region, `own` outside.
 
     Args:
       own: arrays of any dtype.
       other: like `own`.
-      box: starts and then stops on each axis, half-open.
-      axes: the axes, ascending, that the box is on.
+      region: boxes or masks, one a row.
+      axes: the axes, ascending, that the region is on.
     """
-    shape = own.shape
     last = axes[-1]
-    # Channels merge into the last axis of the box: long rows make fast loops.
-    channels = math.prod(shape[last + 1 :])
-    flat = (*shape[:last], shape[last] * channels)
+    # Channels merge into the last axis of the region: long rows make fast loops.
+    channels = math.prod(own.shape[last + 1 :])
+    flat = (*own.shape[:last], own.shape[last] * channels)
+    if region.dtype == jnp.bool_:
+        inside = _inside_mask(region, axes, channels)
+    else:
+        inside = _inside_box(region, axes, channels, flat)
+    return jnp.where(inside, other.reshape(flat), own.reshape(flat)).reshape(own.shape)
+
+
+def _inside_box(
+    box: Int32[Array, "batch bounds"], axes: tuple[int, ...], channels: int, flat: Sequence[int]
+) -> Bool[Array, "batch *flat"]:
+    last = axes[-1]
     inside = jnp.bool_(True)
     for number, axis in enumerate(axes):
         scale = channels if axis == last else 1
@@ -39,4 +51,14 @@ def paste(
         extent = (1,) * axis + (flat[axis],) + (1,) * (last - axis)
         place = jax.lax.broadcasted_iota(jnp.int32, extent, axis)
         inside = inside & (place >= start) & (place < stop)
-    return jnp.where(inside, other.reshape(flat), own.reshape(flat)).reshape(shape)
+    return inside
+
+
+def _inside_mask(
+    mask: Bool[Array, "batch *sizes"], axes: tuple[int, ...], channels: int
+) -> Bool[Array, "batch *flat"]:
+    shape = [1] * (axes[-1] + 1)
+    shape[0] = mask.shape[0]
+    for axis, size in zip(axes, mask.shape[1:], strict=True):
+        shape[axis] = size
+    return jnp.repeat(mask.reshape(shape), channels, axis=-1)

@@ -1,22 +1,15 @@
-"""The plan of a mix: ratio, partner and box of each row, drawn before any pixel moves."""
+"""The plan of a mix: ratio, partner and region of each row, drawn before any pixel moves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int32, Key
+from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
 from datarax.operators._mix import bits, pairing, ratio
-from datarax.operators._mix.box import (
-    box_area,
-    exact_fraction,
-    make_box,
-    sides_between,
-    sides_of_ratio,
-)
+from datarax.operators._mix.region import Region, RegionSampler, drawn_region, kept_fraction
 
 
 @jax.tree_util.register_dataclass
@@ -27,12 +20,12 @@ class MixPlan:
     Args:
       lam: the weight of the row itself, in labels.
       partner: the row that it is mixed with; itself if it is not mixed.
-      box: starts and then stops of the box pasted from the partner; all 0 if there is none.
+      region: the box or mask pasted from the partner, empty (all 0 or False) if there is none.
     """
 
     lam: Float32[Array, " batch"]
     partner: Int32[Array, " batch"]
-    box: Int32[Array, "batch bounds"]
+    region: Region
 
 
 @dataclass(frozen=True)
@@ -41,26 +34,12 @@ class Recipe:
 
     mode: str
     alpha: float
-    cutmix_alpha: float
+    region_alpha: float
     switch_prob: float
     per_record: bool
-    minmax: tuple[float, float] | None
-    placement: str
+    sampler: RegionSampler
     sizes: tuple[int, ...]
     whole_numbers: bool
-
-    def words(self) -> tuple[str, ...]:
-        """What each random word is for, besides the one for pairing."""
-        axes = range(len(self.sizes))
-        names = ["chosen"]
-        if self.mode == "mixup" or self.minmax is None or self.mode == "both":
-            names += ["radius", "angle"]
-        if self.mode == "both":
-            names += ["switch"]
-        if self.mode != "mixup":
-            names += [f"place {axis}" for axis in axes]
-            names += [f"side {axis}" for axis in axes if self.minmax is not None]
-        return tuple(names)
 
 
 def draw_plan(
@@ -69,6 +48,7 @@ def draw_plan(
     recipe: Recipe,
     prob: Float32[Array, ""],
     enabled: Bool[Array, ""],
+    alpha: Float32[Array, ""] | None = None,
 ) -> MixPlan:
     """Draws the plan of all groups, each from its own key.
 
@@ -78,71 +58,66 @@ def draw_plan(
       recipe: the static options.
       prob: how likely a row (or a group, if there is one draw a group) is mixed.
       enabled: whether anything is mixed.
+      alpha: α of MixUp in place of the recipe's.
 
     Returns:
       The plan of all rows, group by group; partners are numbers in the whole batch.
     """
     groups, rows = valid.shape
-    pairing_word, word = _random_words(keys, rows, recipe)
+    pairing_word, word, region_word = _random_words(keys, rows, recipe)
+    alpha = recipe.alpha if alpha is None else alpha
     if recipe.mode == "mixup":
-        lam = _ratio(word, recipe, recipe.alpha)
-        box = jnp.zeros((*lam.shape, 2 * len(recipe.sizes)), jnp.int32)
+        lam = _ratio(word, alpha, recipe)
+        region = jnp.zeros((*lam.shape, 2 * len(recipe.sizes)), jnp.int32)
     else:
-        lam, box = _cutmix(word, recipe)
+        lam = ratio.symmetric_beta(word["radius"], word["angle"], recipe.region_alpha)
+        region = drawn_region(recipe.sampler, region_word, lam, recipe.sizes)
+        lam = kept_fraction(region, recipe.sizes)
     if recipe.mode == "both":
         cut = bits.coin(word["switch"], jnp.float32(recipe.switch_prob))
-        lam = jnp.where(cut, lam, _ratio(word, recipe, recipe.alpha))
-        box = jnp.where(cut[..., None], box, 0)
+        lam = jnp.where(cut, lam, _ratio(word, alpha, recipe))
+        region = _where(cut, region)
     mixed = valid & (valid.sum(1, keepdims=True) > 1) & enabled & bits.coin(word["chosen"], prob)
     own = jnp.arange(rows, dtype=jnp.int32)[None]
     partner = jnp.where(mixed, jax.vmap(pairing.partners)(pairing_word, valid), own)
     start = rows * jnp.arange(groups, dtype=jnp.int32)[:, None]
+    region = _where(mixed, region)
     return MixPlan(
         jnp.where(mixed, lam, 1).reshape(-1),
         (start + partner).reshape(-1),
-        jnp.where(mixed[..., None], box, 0).reshape(groups * rows, -1),
+        region.reshape(groups * rows, *region.shape[2:]),
     )
 
 
 def _random_words(
     keys: Key[Array, " groups"], rows: int, recipe: Recipe
-) -> tuple[Array, dict[str, Array]]:
-    """One block of random bits a group: a word a row for pairing, and the named others.
+) -> tuple[Array, dict[str, Array], UInt32[Array, "groups draws words"]]:
+    """One block of random bits a group: a word a row for pairing, the named others, the region's.
 
     The words of a row do not depend on how many rows follow.
     """
-    names = recipe.words()
+    names = ("chosen", "radius", "angle") + (("switch",) if recipe.mode == "both" else ())
     count = len(names)
+    if recipe.mode != "mixup":
+        count += recipe.sampler.word_count(recipe.sizes)
     if recipe.per_record:
         block = jax.vmap(lambda key: jax.random.bits(key, (rows, count + 1)))(keys)
         others, pairing_word = block[..., :count], block[..., count]
     else:
         block = jax.vmap(lambda key: jax.random.bits(key, (count + rows,)))(keys)
         others, pairing_word = block[:, None, :count], block[:, count:]
-    return pairing_word, {name: others[..., number] for number, name in enumerate(names)}
+    named = {name: others[..., number] for number, name in enumerate(names)}
+    return pairing_word, named, others[..., len(names) :]
 
 
-def _ratio(word: dict[str, Array], recipe: Recipe, alpha: float) -> Array:
+def _ratio(
+    word: dict[str, Array], alpha: Float32[Array, ""] | float, recipe: Recipe
+) -> Float32[Array, "groups draws"]:
     lam = ratio.symmetric_beta(word["radius"], word["angle"], alpha)
     return ratio.to_binary_places(lam) if recipe.whole_numbers else lam
 
 
-def _cutmix(word: dict[str, Array], recipe: Recipe) -> tuple[Array, Array]:
-    axes = range(len(recipe.sizes))
-    if recipe.minmax is None:
-        area = ratio.symmetric_beta(word["radius"], word["angle"], recipe.cutmix_alpha)
-        sides = sides_of_ratio(area, recipe.sizes)
-    else:
-        words = [word[f"side {axis}"] for axis in axes]
-        sides = sides_between(words, recipe.sizes, recipe.minmax)
-    places = [word[f"place {axis}"] for axis in axes]
-    box = make_box(places, sides, recipe.sizes, recipe.placement)
-    return kept_fraction(box, recipe.sizes), box
-
-
-def kept_fraction(box: Int32[Array, "*shape bounds"], sizes: Sequence[int]) -> Array:
-    """The exact fraction of pixels outside the box."""
-    whole = 1
-    for size in sizes:
-        whole *= size
-    return exact_fraction(whole - box_area(box), sizes)
+def _where(wanted: Bool[Array, "groups rows"], region: Region) -> Region:
+    """The region where it is wanted, an empty one elsewhere."""
+    wide = wanted.reshape(*wanted.shape, *(1,) * (region.ndim - 2))
+    return jnp.where(wide, region, jnp.zeros((), region.dtype))

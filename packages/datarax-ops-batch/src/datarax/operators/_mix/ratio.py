@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, UInt32
 
@@ -37,6 +38,11 @@ def symmetric_beta(
     return jnp.where(c < 0, tail, 1 - tail)
 
 
+@jax.custom_jvp
 def to_binary_places(lam: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """The nearest multiple of 2**-24, of which 1 − λ is another: both are exact in float32."""
     return jnp.round(lam * 2**24) * jnp.float32(2**-24)
+
+
+# The steps are finer than what λ is used for, so that it is learned through them.
+to_binary_places.defjvps(lambda tangent, out, lam: tangent)

@@ -16,12 +16,11 @@ from datarax.core.element_batch import Batch
 from datarax.operators._mix import apply, fields, labels
 from datarax.operators._mix.apply import Layout
 from datarax.operators._mix.blend import at_least_float32
+from datarax.operators._mix.cutmix import CutMix
 from datarax.operators._mix.plan import MixPlan, Recipe, draw_plan
 
 if TYPE_CHECKING:
     from datarax.operators.batch_mix_operator import BatchMixOperatorConfig
-
-INFO = "mix_info"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Setup:
 
     @property
     def touched(self) -> tuple[str, ...]:
-        """Names of the fields that change."""
+        """Names of the fields that come out changed."""
         return self.images + self.pasted + self.averaged + self.labels
 
 
@@ -71,19 +70,19 @@ def setup(owner: str, config: BatchMixOperatorConfig, batch: Batch) -> Setup:
     for name in config.label_fields():
         fields.require_label(name, *specs[name], config.num_classes)
     blended = (first, *others, *config.mix_fields)
+    sampler = config.sampler or CutMix(config.box_placement, config.cutmix_minmax)
     return Setup(
         recipe=Recipe(
             mode=config.mode,
             alpha=config.alpha,
-            cutmix_alpha=config.alpha if config.mode == "cutmix" else (config.cutmix_alpha or 1.0),
+            region_alpha=config.alpha if config.mode == "cutmix" else (config.cutmix_alpha or 1.0),
             switch_prob=0.5 if config.switch_prob is None else config.switch_prob,
             per_record=config.granularity == "record",
-            minmax=config.cutmix_minmax,
-            placement=config.box_placement,
+            sampler=sampler,
             sizes=sizes,
             whole_numbers=any(jnp.issubdtype(specs[name][1], jnp.integer) for name in blended),
         ),
-        layout=Layout(config.mode, axes, sizes, config.mix_group_size or len(batch)),
+        layout=Layout(config.mode, sampler, axes, sizes, config.mix_group_size or len(batch)),
         images=tuple(name for name in blended if name not in averaged),
         pasted=config.paste_fields,
         averaged=tuple(averaged),
@@ -122,21 +121,33 @@ def plan(
     setup: Setup,
     prob: Float32[Array, ""],
     enabled: Bool[Array, ""],
+    alpha: Float32[Array, ""] | None = None,
 ) -> MixPlan:
     """Draws the plan of a batch."""
-    drawn = draw_plan(keys, in_groups(valid, setup.layout.group), setup.recipe, prob, enabled)
+    groups = in_groups(valid, setup.layout.group)
+    drawn = draw_plan(keys, groups, setup.recipe, prob, enabled, alpha)
     return jax.tree.map(lambda leaf: leaf[: valid.shape[0]], drawn)
 
 
-@functools.partial(jax.jit, static_argnames="setup")
 def mix(
-    data: Mapping[str, Array],
+    data: Mapping[str, Any],
     valid: Bool[Array, " batch"],
     plan: MixPlan,
     setup: Setup,
     enabled: Bool[Array, ""],
 ) -> dict[str, Array]:
-    """Carries a plan out on the touched fields."""
+    """Carries a plan out and returns the fields that it touches."""
+    return _mix({name: data[name] for name in setup.touched}, valid, plan, setup, enabled)
+
+
+@functools.partial(jax.jit, static_argnames="setup")
+def _mix(
+    data: dict[str, Array],
+    valid: Bool[Array, " batch"],
+    plan: MixPlan,
+    setup: Setup,
+    enabled: Bool[Array, ""],
+) -> dict[str, Array]:
     do = dict.fromkeys(setup.images, apply.mix_image)
     do |= dict.fromkeys(setup.pasted, apply.paste_image)
     do |= dict.fromkeys(setup.averaged + setup.labels, apply.mix_by_ratio)
@@ -178,21 +189,6 @@ def check_label_values(owner: str, config: BatchMixOperatorConfig, batch: Batch)
                 labels.check_classes(label, array, batch.valid_mask, config.num_classes)
         elif config.label_smoothing and not config.smooth_multi_hot and jnp.ndim(array) == 2:
             labels.check_distributions(label, array, batch.valid_mask)
-
-
-def with_info(owner: str, states: Any, plan: MixPlan) -> dict[str, Any]:
-    """The states with the plan in them."""
-    if not isinstance(states, Mapping):
-        raise TypeError(
-            f"{owner} has mix_info=True and needs batch.states to be a dict, got "
-            f"{type(states).__name__}"
-        )
-    if INFO in states:
-        raise ValueError(
-            f"{owner} has mix_info=True, but batch.states has {INFO!r} from another mix already; "
-            "set mix_info in one of the operators only, or take it out of the states in between"
-        )
-    return {**states, INFO: {"lam": plan.lam, "partner": plan.partner, "box": plan.box}}
 
 
 def output_spec(owner: str, config: BatchMixOperatorConfig, spec: PyTree) -> PyTree:

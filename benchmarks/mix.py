@@ -1,0 +1,287 @@
+"""MixUp and CutMix beside their peers: small and large batches, float32 and uint8.
+
+Peers are timed as their users run them: compiled where they can be, in place where they work so.
+All mix one-hot labels of ten classes too, from class numbers where a peer wants them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from harness import Call, Case, main
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A batch and what is done to it."""
+
+    mode: str
+    rows: int
+    side: int
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.mode}, {self.rows} x {self.side} px, {self.dtype}"
+
+    def images(self) -> np.ndarray:
+        values = np.random.default_rng(0).integers(0, 255, (self.rows, self.side, self.side, 3))
+        return values.astype(self.dtype) / (1 if self.dtype == "uint8" else np.float32(255))
+
+    def classes(self) -> np.ndarray:
+        return np.random.default_rng(1).integers(0, CLASSES, self.rows)
+
+    def labels(self) -> np.ndarray:
+        return np.eye(CLASSES, dtype=np.float32)[self.classes()]
+
+    @property
+    def alphas(self) -> tuple[float, float]:
+        """α of MixUp and of CutMix, 0 where it is not wanted."""
+        return (1.0, 0.0) if self.mode == "mixup" else (0.0, 1.0)
+
+
+def floor_fresh(work: Workload) -> Call:
+    import jax
+
+    add, images = jax.jit(lambda x: x + x.dtype.type(1)), jax.device_put(work.images())
+    return lambda: jax.block_until_ready(add(images))
+
+
+def floor_recycled(work: Workload) -> Call:
+    import jax
+
+    add = jax.jit(lambda x: x + x.dtype.type(1), donate_argnums=0)
+    held = [jax.device_put(work.images())]
+
+    def call() -> None:
+        held[0] = jax.block_until_ready(add(held[0]))
+
+    return call
+
+
+def floor_copy(work: Workload) -> Call:
+    images = work.images()
+    into = images.copy()
+    return lambda: np.copyto(into, images)
+
+
+def operator(work: Workload, **options):
+    from flax import nnx
+
+    from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
+
+    config = BatchMixOperatorConfig(mode=work.mode, alpha=1.0, **options)
+    return BatchMixOperator(config, rngs=nnx.Rngs(0))
+
+
+def batch(work: Workload):
+    import jax
+
+    from datarax.core.element_batch import Batch
+
+    return jax.device_put(Batch.from_arrays({"image": work.images(), "label": work.labels()}))
+
+
+def ours(work: Workload, **options) -> Call:
+    import jax
+
+    mix, given = operator(work, **options), batch(work)
+    return lambda: jax.block_until_ready(mix(given))
+
+
+def ours_per_record(work: Workload) -> Call:
+    return ours(work, granularity="record")
+
+
+def ours_grouped(work: Workload) -> Call:
+    return ours(work, mix_group_size=16)
+
+
+def ours_recycled(work: Workload) -> Call:
+    import jax
+
+    mix, given = operator(work), batch(work)
+    held = [mix(given)]
+
+    def call() -> None:
+        held[0] = jax.block_until_ready(mix.recycle(given, spent=held[0]))
+
+    return call
+
+
+def monolith(work: Workload) -> Call:
+    """The distribution `datarax` of the public index, which has the same import paths."""
+    from importlib import metadata
+
+    try:
+        metadata.version("datarax")
+    except metadata.PackageNotFoundError as error:
+        raise ImportError("the monolithic datarax is not installed") from error
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from datarax.core.config import BatchMixOperatorConfig
+    from datarax.core.element_batch import Batch
+    from datarax.operators.batch_mix_operator import BatchMixOperator
+
+    config = BatchMixOperatorConfig(mode=work.mode, alpha=1.0, stochastic=True, stream_name="mix")
+    mix = BatchMixOperator(config, rngs=nnx.Rngs(mix=0))
+    data = {"image": jnp.asarray(work.images()), "label": jnp.asarray(work.labels())}
+    given = Batch.from_parts(data, {})
+    run = nnx.jit(lambda mix, batch: mix(batch))
+    return lambda: jax.block_until_ready(jax.tree.leaves(run(mix, given)))
+
+
+def keras_jit(work: Workload) -> Call:
+    import os
+
+    os.environ["KERAS_BACKEND"] = "jax"
+    import jax
+    import keras
+
+    kind = {"mixup": keras.layers.MixUp, "cutmix": keras.layers.CutMix}[work.mode]
+    layer = kind(seed=0, dtype=work.dtype)
+    data = jax.device_put({"images": work.images(), "labels": work.labels()})
+    layer({name: values[:2] for name, values in data.items()}, training=True)
+    state = [variable.value for variable in layer.non_trainable_variables]
+    mix = jax.jit(lambda state, data: layer.stateless_call([], state, data, training=True))
+    return lambda: jax.block_until_ready(mix(state, data))
+
+
+def torch_images(work: Workload):
+    import torch
+
+    return torch.from_numpy(work.images()).permute(0, 3, 1, 2).contiguous()
+
+
+def timm_mixup() -> type:
+    """The Mixup of timm, without the rest of timm, which needs torchvision."""
+    package = importlib.util.find_spec("timm")
+    if package is None or package.origin is None:
+        raise ImportError("timm is not installed")
+    path = Path(package.origin).parent / "data" / "mixup.py"
+    spec = importlib.util.spec_from_file_location("timm_mixup", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Mixup
+
+
+def timm_in_place(work: Workload) -> Call:
+    import torch
+
+    mixup, cutmix = work.alphas
+    mix = timm_mixup()(mixup_alpha=mixup, cutmix_alpha=cutmix, num_classes=CLASSES)
+    images, classes = torch_images(work), torch.from_numpy(work.classes())
+    return lambda: mix(images, classes)
+
+
+def kornia(work: Workload) -> Call:
+    import torch
+    from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
+
+    kinds = {"mixup": RandomMixUpV2, "cutmix": RandomCutMixV2}
+    mix = kinds[work.mode](p=1.0, data_keys=["input", "class"])
+    images, classes = torch_images(work), torch.from_numpy(work.classes())
+    return lambda: mix(images, classes)
+
+
+def torchvision(work: Workload) -> Call:
+    import torch
+    from torchvision.transforms import v2
+
+    kinds = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
+    mix = kinds[work.mode](alpha=1.0, num_classes=CLASSES)
+    images, classes = torch_images(work), torch.from_numpy(work.classes())
+    return lambda: mix(images, classes)
+
+
+def torch_plain(work: Workload) -> Call:
+    """The few lines that people write themselves."""
+    import torch
+
+    images, labels = torch_images(work), torch.from_numpy(work.labels())
+    beta = torch.distributions.Beta(torch.tensor(1.0), torch.tensor(1.0))
+
+    def mixup():
+        lam, order = beta.sample().item(), torch.randperm(len(images))
+        mixed = lam * images + (1 - lam) * images[order]
+        return mixed.to(images.dtype), lam * labels + (1 - lam) * labels[order]
+
+    def cutmix():
+        lam, order = beta.sample().item(), torch.randperm(len(images))
+        side = round(work.side * (1 - lam) ** 0.5)
+        y, x = torch.randint(work.side - side + 1, (2,)).tolist()
+        mixed = images.clone()
+        mixed[:, :, y : y + side, x : x + side] = images[order, :, y : y + side, x : x + side]
+        kept = 1 - (side / work.side) ** 2
+        return mixed, kept * labels + (1 - kept) * labels[order]
+
+    return {"mixup": mixup, "cutmix": cutmix}[work.mode]
+
+
+def numpy_plain(work: Workload) -> Call:
+    """The same lines in NumPy."""
+    images, labels, rng = work.images(), work.labels(), np.random.default_rng(0)
+
+    def mixup():
+        lam, order = np.float32(rng.beta(1, 1)), rng.permutation(len(images))
+        mixed = lam * images + (1 - lam) * images[order]
+        return mixed.astype(images.dtype, copy=False), lam * labels + (1 - lam) * labels[order]
+
+    def cutmix():
+        lam, order = rng.beta(1, 1), rng.permutation(len(images))
+        side = round(work.side * (1 - lam) ** 0.5)
+        y, x = rng.integers(work.side - side + 1, size=2)
+        mixed = images.copy()
+        mixed[:, y : y + side, x : x + side] = images[order, y : y + side, x : x + side]
+        kept = np.float32(1 - (side / work.side) ** 2)
+        return mixed, kept * labels + (1 - kept) * labels[order]
+
+    return {"mixup": mixup, "cutmix": cutmix}[work.mode]
+
+
+CONTENDERS: dict[str, Callable[[Workload], Call]] = {
+    "floor: x + 1, fresh": floor_fresh,
+    "floor: x + 1, recycled": floor_recycled,
+    "floor: np.copyto": floor_copy,
+    "ours": ours,
+    "ours, recycled": ours_recycled,
+    "ours, granularity record": ours_per_record,
+    "ours, groups of 16": ours_grouped,
+    "monolith, nnx.jit": monolith,
+    "keras, jit": keras_jit,
+    "timm, in place": timm_in_place,
+    "kornia": kornia,
+    "torchvision": torchvision,
+    "torch": torch_plain,
+    "numpy": numpy_plain,
+}
+
+
+def case(work: Workload, calls: int) -> Case:
+    contenders = {name: lambda make=make: make(work) for name, make in CONTENDERS.items()}
+    return Case(work.name, contenders, reference="floor: x + 1, fresh", calls=calls)
+
+
+CASES = [
+    case(Workload(mode, rows, side, dtype), calls)
+    for mode in ("mixup", "cutmix")
+    for rows, side, dtype, calls in (
+        (32, 32, "float32", 800),
+        (256, 32, "float32", 400),
+        (128, 224, "float32", 40),
+        (128, 224, "uint8", 80),
+    )
+]
+
+if __name__ == "__main__":
+    main(CASES)
