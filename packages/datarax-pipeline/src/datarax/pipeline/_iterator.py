@@ -67,9 +67,7 @@ class PipelineIterator:
     def __next__(self) -> Batch:
         opened = self._open
         try:
-            if opened.reader is None:
-                self._reopen()
-            batch, records = next(opened.reader)
+            batch, records = next(opened.reader or self._reopen())
             if self._stages is not None:
                 batch = self._stages(batch)
             batch = on_device(batch)
@@ -82,9 +80,9 @@ class PipelineIterator:
             opened.bar.update()
         return batch
 
-    def _reopen(self) -> None:
+    def _reopen(self) -> Any:
         pipeline, opened = self._pipeline, self._open
-        reader = read(
+        reader: Any = read(
             pipeline.source, self.epoch, self._record(), pipeline.batch_size, pipeline.remainder
         )
         if pipeline.prefetch and pipeline.source.device_records() is None:
@@ -97,6 +95,7 @@ class PipelineIterator:
                 initial=-(-self._record() // pipeline.batch_size),
                 unit="batch",
             )
+        return reader
 
     def close(self) -> None:
         """Stops reading ahead and closes the progress bar; a later batch opens them again."""

@@ -61,7 +61,7 @@ def transfer() -> Callable[[tuple[Batch, int]], tuple[Batch, int]]:
     For the CPU it does nothing: a compiled call takes host arrays as they are, and sooner.
     """
     # A default device that a context manager has set is not known in another thread.
-    device = jax.config.jax_default_device
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(device, str):
         device = jax.local_devices(backend=device)[0]
     if (device.platform if device else jax.default_backend()) == "cpu":

@@ -25,6 +25,10 @@ class Stages(OperatorModule):
     Made by `Stages.of`: a constructor with arguments would keep copies of the operators.
     """
 
+    operators: nnx.List[OperatorModule]
+    ordinals: tuple[int, ...]
+    records: DeviceRecords | None
+
     def __init__(self) -> None:
         super().__init__(OperatorConfig())
 

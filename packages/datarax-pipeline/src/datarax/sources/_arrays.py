@@ -73,14 +73,14 @@ class ArraySource(DataSourceModule):
 
     def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
         for indices in self._indices(epoch, start, batch_size):
-            yield self._records.take(indices, indices, np.uint32(epoch))
+            yield self._records.take(indices, indices, np.array(epoch, np.uint32))
 
     def device_records(self) -> Batch | None:
         return self._records.batch if self._records.on_device else None
 
     def index_batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
         for indices in self._indices(epoch, start, batch_size):
-            yield self._records.take_indices(indices, np.uint32(epoch))
+            yield self._records.take_indices(indices, np.array(epoch, np.uint32))
 
     def _indices(self, epoch: int, start: int, batch_size: int) -> Iterator[np.ndarray]:
         order = self.order(epoch)

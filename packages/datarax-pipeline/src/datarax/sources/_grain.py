@@ -106,7 +106,7 @@ class GrainSource(DataSourceModule):
                 f"got {type(config).__name__}"
             )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: GrainSourceConfig = config
+        self.config: GrainSourceConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self._dataset = Dataset(dataset)
         _grain()
         length = len(dataset)

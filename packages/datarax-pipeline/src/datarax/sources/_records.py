@@ -37,7 +37,7 @@ class Records:
         self,
         indices: np.ndarray,
         record_index: np.ndarray | None = None,
-        epoch: np.uint32 | None = None,
+        epoch: np.ndarray | None = None,
     ) -> Batch:
         """The records with these numbers, all of which there are, in fresh memory."""
         data, states = self._structure.unflatten([_rows(leaf, indices) for leaf in self._leaves])
@@ -51,7 +51,7 @@ class Records:
             metadata=self._metadata(indices),
         )
 
-    def take_indices(self, indices: np.ndarray, epoch: np.uint32) -> Batch:
+    def take_indices(self, indices: np.ndarray, epoch: np.ndarray) -> Batch:
         """A batch whose data are the numbers of its records, to be gathered later."""
         return Batch(
             data=indices,

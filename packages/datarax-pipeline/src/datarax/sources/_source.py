@@ -68,7 +68,7 @@ class DataSourceModule(StructuralModule):
             return None
         if self.config.seed is not None:
             return ShuffleKey(words_of_seed(self.config.seed))
-        if self.rngs is not None:
+        if self.rngs is not None and self.stream_name is not None:
             return ShuffleKey(words_of_key(self.rngs[self.stream_name].key.get_value()))
         return None if rngs is None else _derived_key(self, rngs)
 

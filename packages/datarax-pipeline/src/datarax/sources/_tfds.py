@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def _columns(config: TFDSEagerConfig) -> dict[str, Any]:
             f"python -m pip install 'datarax-pipeline[tfds]' (the import failed with: {error})"
         ) from error
     folder = _folder(config)
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     if builder.name != re.split("[/:]", config.name)[0]:
         raise ValueError(f"{folder} holds the data set {builder.name!r}, not {config.name!r}")
     there = {name: split.num_examples for name, split in builder.info.splits.items()}
@@ -142,7 +142,8 @@ def _columns(config: TFDSEagerConfig) -> dict[str, Any]:
     for key in config.exclude_keys:
         if key not in fields:
             raise KeyError(f"exclude_keys names {key!r}, but {folder} has the fields {fields}")
-    undecoded = {key: tfds.decode.SkipDecoding() for key in config.exclude_keys}
+    skip: Any = tfds.decode.SkipDecoding
+    undecoded = {key: skip() for key in config.exclude_keys}
     try:
         records = builder.as_data_source(config.split, decoders=undecoded)
     except (AssertionError, ValueError) as error:
@@ -174,9 +175,7 @@ def _folder(config: TFDSEagerConfig) -> Path:
     return max(versions)[1]
 
 
-def _stacked(
-    records: Sequence[Mapping[str, Any]], excluded: Iterable[str], where: str
-) -> dict[str, Any]:
+def _stacked(records: Any, excluded: Iterable[str], where: str) -> dict[str, Any]:
     """One array for each field that is not excluded, filled as the records are read."""
     columns: Any = None
     for start in range(0, len(records), CHUNK):
