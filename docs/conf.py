@@ -2,6 +2,9 @@
 
 import re
 
+from flax import nnx
+from sphinx.util import inspect
+
 project = "datarax packages"
 author = "The datarax contributors"
 copyright = "The datarax contributors"
@@ -33,6 +36,16 @@ def _literal(match):
     return f"``{match[1]}``" + ("\\ " if match[2] else "")
 
 
+def _constructor(_app, _what, _name, thing, _options, _signature, _returns):
+    """Show how a module is made, which Flax hides behind its metaclass."""
+    if isinstance(thing, type) and issubclass(thing, nnx.Module):
+        signature = inspect.signature(thing.__init__, bound_method=True)
+        shown = {"show_return_annotation": False, "unqualified_typehints": True}
+        return inspect.stringify_signature(signature, **shown), None
+    return None
+
+
 def setup(app):
-    """Prepare each docstring before Napoleon reads it."""
+    """Prepare each docstring before Napoleon reads it, and each signature."""
+    app.connect("autodoc-process-signature", _constructor)
     app.connect("autodoc-process-docstring", _literals, priority=400)
