@@ -66,6 +66,12 @@ def stack(arrays: list[np.ndarray], rows: int) -> Batches:
     return lambda: (np.stack(part) for part in slices(arrays, rows))
 
 
+def stack_and_asarray(arrays: list[np.ndarray], rows: int) -> Batches:
+    import jax.numpy as jnp
+
+    return lambda: (jnp.asarray(np.stack(part)) for part in slices(arrays, rows))
+
+
 def tree_stack(arrays: list[np.ndarray], rows: int) -> Batches:
     import jax
 
@@ -123,11 +129,12 @@ def monolith(arrays: list[np.ndarray], rows: int) -> Batches:
     from flax import nnx
 
     from datarax.batching import DefaultBatcher, DefaultBatcherConfig
-    from datarax.core.element_batch import Element
+    from datarax.core.element_batch import Batch, Element
 
     items = [Element(data={"image": array}, state={}, metadata=None) for array in arrays]
     batcher = DefaultBatcher(DefaultBatcherConfig(stochastic=False), rngs=nnx.Rngs(0))
-    return lambda: (batch.get_data()["image"] for batch in batcher(items, batch_size=rows))
+    # Its batcher gives lists of elements, from which its `Batch` is made, on the device.
+    return lambda: (Batch(part).get_data()["image"] for part in batcher(items, batch_size=rows))
 
 
 CONTENDERS = {
@@ -136,6 +143,7 @@ CONTENDERS = {
     "ours": ours,
     "ours, reused buffers": partial(ours, reuse_buffers=True),
     "np.stack": stack,
+    "np.stack, jnp.asarray": stack_and_asarray,
     "tree.map(np.stack)": tree_stack,
     "torch default_collate": torch_collate,
     "torch DataLoader": torch_loader,

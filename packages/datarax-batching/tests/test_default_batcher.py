@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datarax.batching import DefaultBatcher, DefaultBatcherConfig, check_batch, record_spec
+from datarax.batching import (
+    DefaultBatcher,
+    DefaultBatcherConfig,
+    check_batch,
+    fill_padding,
+    masked_mean,
+    record_spec,
+)
 from datarax.core.element_batch import Element
 
 REMAINDERS = ("pad", "drop", "partial")
@@ -275,6 +282,62 @@ def test_collate_fn_replaces_stacking_and_is_padded():
     assert second.valid_mask.tolist() == [True, False]
     assert second.states["s"].tolist() == [2, 0]
     assert second.metadata == (2, None)
+
+
+def test_collate_fn_gets_elements_of_the_spec_for_its_own():
+    """`batch_spec` runs the function on zeros, random keys included."""
+
+    def collate(elements):
+        keys = jnp.stack([element.data["k"] for element in elements])
+        return {"k": keys, "x": np.stack([element.data["x"] for element in elements])[:, :1]}
+
+    made = batcher(collate_fn=collate)
+    record = Element({"k": jax.random.key(0, impl="rbg"), "x": np.ones(3)})
+    spec = made.batch_spec(record_spec(record), batch_size=2)
+    assert spec["x"] == jax.ShapeDtypeStruct((2, 1), np.float32)
+    for batch in made([record] * 3, batch_size=2):
+        check_batch(batch, spec)
+
+
+def test_a_training_step_is_traced_once_over_an_epoch_with_a_short_end():
+    """Loss, gradients and update stay finite and of one shape, with NaN in the padding."""
+    records = [Element({"x": np.float32([i, 1]), "y": np.float32(3 * i - 2)}) for i in range(11)]
+    traces = itertools.count()
+
+    def loss(weights, batch):
+        batch = batch.replace(data=fill_padding(batch.data, batch.valid_mask))
+        return masked_mean(jnp.square(batch["x"] @ weights - batch["y"]), batch.valid_mask)
+
+    @jax.jit
+    def step(weights, batch):
+        next(traces)
+        value, gradient = jax.value_and_grad(loss)(weights, batch)
+        return weights - jnp.float32(0.01) * gradient, value
+
+    weights = jnp.zeros(2)
+    made = batcher(pad_values={"x": np.nan})
+    for _ in range(20):
+        losses = []
+        for batch in made(records, batch_size=4):
+            weights, value = step(weights, batch)
+            losses.append(float(value))
+    assert next(traces) == 1
+    assert len(losses) == 3
+    assert max(losses) < 5
+    np.testing.assert_allclose(weights[0], 3, atol=0.5)
+
+
+def test_a_copy_a_clone_and_a_checkpoint_batch_alike():
+    """The module's documented methods work for a batcher."""
+    made = batcher(remainder="drop")
+    list(made(numbered(5), batch_size=2))
+    again = batcher(remainder="drop")
+    again.set_state(made.get_state())
+    for other in (made.clone(), again):
+        assert other.get_operation_stats() == {"applied_count": 4, "skipped_count": 1}
+    copy = made.copy(config=DefaultBatcherConfig(remainder="partial"), name="copy")
+    assert copy.name == "copy"
+    assert [len(batch) for batch in copy(numbered(5), batch_size=2)] == [2, 2, 1]
 
 
 def test_batcher_counts_records():

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.tree_util import keystr, tree_map_with_path
 
 from datarax.batching._assemble import Assembler
 from datarax.batching._padding import PadValues, frozen_pad_values
 from datarax.batching._remainder import require_remainder, resolved_remainder
 from datarax.batching._stream import ConsecutiveStream
-from datarax.core._batch_spec import batched_spec, require_batch_size
+from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
 from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig, require_bools
 from datarax.core.element_batch import Batch, Element
@@ -152,7 +154,14 @@ class DefaultBatcher(BatcherModule):
         if self.config.collate_fn is None:
             return super().batch_spec(element_spec, batch_size=batch_size)
         size = require_batch_size(batch_size)
-        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), element_spec)
+        fields = require_fields("element_spec", element_spec)
+        blank = tree_map_with_path(_zeros, dict(fields))
         data = self.config.collate_fn([Element(blank)] * size)
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype), data)
         return batched_spec(one, size)
+
+
+def _zeros(path: Any, leaf: Any) -> Any:
+    spec = leaf_spec(f"element_spec{keystr(path)}", leaf)
+    is_key = jnp.issubdtype(spec.dtype, jax.dtypes.prng_key)
+    return (jnp if is_key else np).zeros(spec.shape, spec.dtype)

@@ -121,9 +121,7 @@ def padding_rows(name: str, leaf: jax.Array, rows: int, value: PadValue) -> jax.
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.full(shape, pad_value(name, value, leaf.dtype))
     require_pad_value(name, value, leaf.dtype)
-    one = jax.eval_shape(jax.random.key_data, leaf)
-    zeros = jnp.zeros((rows, *one.shape[1:]), one.dtype)
-    return jax.random.wrap_key_data(zeros, impl=jax.random.key_impl(leaf))
+    return jnp.zeros(shape, leaf.dtype)
 
 
 def pad_batch(batch: Batch, batch_size: int, *, pad_values: PadValues = 0) -> Batch:
