@@ -169,6 +169,14 @@ def test_reused_buffers_are_the_same_memory_and_never_under_a_device_array():
     assert on_device.tolist() == [[i, -i] for i in range(4)]
 
 
+def test_device_batches_of_reused_buffers_stay_what_they_were():
+    """Device records become device arrays of their own."""
+    records = [Element({"x": jnp.full(16, i, jnp.float32)}) for i in range(4)]
+    first, second = batcher(reuse_buffers=True)(records, batch_size=2)
+    assert first["x"][:, 0].tolist() == [0, 1]
+    assert second["x"][:, 0].tolist() == [2, 3]
+
+
 @pytest.mark.parametrize("shape", [(3,), (32, 32, 3), ()], ids=str)
 def test_the_cpu_device_takes_a_batch_without_a_copy(shape):
     """Memory of a batch begins where XLA wants it, so that no copy is made."""

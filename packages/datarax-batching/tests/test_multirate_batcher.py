@@ -96,6 +96,13 @@ def test_padding_holds_the_number_that_was_asked_for():
     assert batch["sound"]["audio"][1].max() == -1
 
 
+def test_windows_are_counted():
+    """Applied are windows in batches, skipped those that were dropped."""
+    made = batcher(remainder="drop")
+    assert len(list(made(map(record, range(11)), batch_size=2))) == 1
+    assert made.get_operation_stats() == {"applied_count": 2, "skipped_count": 2}
+
+
 @pytest.mark.parametrize("remainder", ["pad", "drop"])
 def test_no_window_reaches_across_a_record_that_was_refused(remainder):
     """Time does not go on there: a new window begins behind it."""

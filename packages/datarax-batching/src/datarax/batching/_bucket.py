@@ -92,7 +92,8 @@ class BucketBatcher(BatcherModule):
 
     There are as many shapes as boundaries, known in advance from `batch_specs`. Next to each ragged
     field stands its mask, bool `(batch, length)`: True where a step is data. Records keep their
-    order within a bucket; `metadata` and `states` travel along.
+    order within a bucket; `metadata` and `states` travel along. `get_operation_stats` counts
+    records, as that of `DefaultBatcher` does.
 
     Args:
       config: boundaries, ragged fields and padding.

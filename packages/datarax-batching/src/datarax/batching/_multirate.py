@@ -83,7 +83,8 @@ class MultiRateBatcher(BatcherModule):
     `(batch, steps, ...)`; a window's metadata is the tuple of its records'. Windows are put
     together on the host.
 
-    `get_operation_stats` counts windows: applied are those in batches, skipped those left out.
+    `get_operation_stats` counts windows: applied are those in batches, skipped those left out, and
+    records that were refused.
 
     Args:
       config: window, rates and padding.

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from datarax.core._batch_spec import batched_spec
-from datarax.core.config import StructuralConfig as StructuralConfig
 from datarax.core.element_batch import Batch, Element
 from datarax.core.structural import StructuralModule
 
@@ -27,6 +26,7 @@ class BatcherModule(StructuralModule):
     ...             Batch.from_elements(elements[i : i + 2]) for i in range(0, len(elements), 2)
     ...         ]
     >>> import numpy as np
+    >>> from datarax.core.config import StructuralConfig
     >>> records = [Element({"x": np.float32(i)}) for i in range(4)]
     >>> [batch["x"].tolist() for batch in Pairs(StructuralConfig())(records)]
     [[0.0, 1.0], [2.0, 3.0]]
