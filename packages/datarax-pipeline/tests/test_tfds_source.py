@@ -12,6 +12,9 @@ import pytest
 from datarax.pipeline import Pipeline
 from datarax.sources import TFDSEagerConfig, TFDSEagerSource
 
+# tensorflow-datasets itself calls what protobuf 6 deprecates.
+pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
+
 
 def test_missing_extra_says_what_to_install(monkeypatch):
     """Without tensorflow-datasets, the error of the source names the extra."""
