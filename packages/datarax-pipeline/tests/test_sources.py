@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from datarax.core.element_batch import Batch, Element
+from datarax.pipeline import Pipeline
 from datarax.sources import DataSourceModule, MemorySource, MemorySourceConfig, SourceConfig
 
 COLUMNS = {
@@ -272,3 +273,31 @@ def test_an_unlike_record_is_named():
     with pytest.raises(ValueError, match="record 1 must be") as caught:
         Ragged(SourceConfig()).gather(np.array([2, 3]))
     assert caught.value.__notes__ == ["while Ragged read the records [2, 3]"]
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["host", "device"])
+def test_a_source_can_hold_plain_arrays(array):
+    """Arrays that are attributes of a source are data, not state: it resumes without them."""
+
+    class Columns(DataSourceModule):
+        def __init__(self, config, column):
+            super().__init__(config)
+            self.column = column
+
+        def __len__(self):
+            return len(self.column)
+
+        def __getitem__(self, index):
+            return {"x": self.column[index]}
+
+    def pipeline():
+        source = Columns(SourceConfig(shuffle=True, seed=1), array(np.arange(5)))
+        return Pipeline(source=source, batch_size=2)
+
+    iterator, resumed = iter(pipeline()), iter(pipeline())
+    next(iterator)
+    state = iterator.get_state()
+    assert "column" not in state["pipeline"]["source"]
+    resumed.set_state(state)
+    for came, expected in zip(resumed, iterator, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, came, expected)

@@ -12,7 +12,7 @@ from datarax.core.element_batch import Batch
 from datarax.pipeline._prefetch import Prefetcher
 from datarax.pipeline._progress import require_tqdm
 from datarax.pipeline._reader import on_device, read, transfer
-from datarax.pipeline._state import IteratorState
+from datarax.pipeline._state import IteratorState, Position
 
 if TYPE_CHECKING:
     from datarax.pipeline._pipeline import Pipeline
@@ -45,21 +45,24 @@ class PipelineIterator:
     def __init__(self, pipeline: Pipeline, stages: Stages | None, epoch: int) -> None:
         self._pipeline = pipeline
         self._stages = stages
-        self._state = IteratorState(pipeline._state, epoch)
+        self._epoch, self._record = Position.of(epoch), Position.of(0)
         self._open = Open()
         weakref.finalize(self, self._open.close)
 
     def __repr__(self) -> str:
-        done, length = self._record(), len(self._pipeline.source)
+        done, length = self._delivered(), len(self._pipeline.source)
         return f"PipelineIterator(epoch={self.epoch}, record={done} of {length})"
 
     @property
     def epoch(self) -> int:
         """The number of the epoch, from 0."""
-        return int(self._state.epoch.get_value())
+        return int(self._epoch.get_value())
 
-    def _record(self) -> int:
-        return int(self._state.record.get_value())
+    def _delivered(self) -> int:
+        return int(self._record.get_value())
+
+    def _state(self) -> IteratorState:
+        return IteratorState(self._pipeline._state(), self._epoch, self._record)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -75,7 +78,7 @@ class PipelineIterator:
             # The end of the epoch included. After an error, the next call reads this batch again.
             opened.close()
             raise
-        self._state.record.set_value(np.uint32(self._record() + records))
+        self._record.set_value(np.uint32(self._delivered() + records))
         if opened.bar is not None:
             opened.bar.update()
         return batch
@@ -83,7 +86,7 @@ class PipelineIterator:
     def _reopen(self) -> Any:
         pipeline, opened = self._pipeline, self._open
         reader: Any = read(
-            pipeline.source, self.epoch, self._record(), pipeline.batch_size, pipeline.remainder
+            pipeline.source, self.epoch, self._delivered(), pipeline.batch_size, pipeline.remainder
         )
         if pipeline.prefetch and pipeline.source.device_records() is None:
             reader = Prefetcher(reader, transfer(), pipeline.prefetch)
@@ -92,7 +95,7 @@ class PipelineIterator:
             opened.bar = require_tqdm().tqdm(
                 desc=f"{pipeline.name or 'epoch'} {self.epoch}",
                 total=len(pipeline),
-                initial=-(-self._record() // pipeline.batch_size),
+                initial=-(-self._delivered() // pipeline.batch_size),
                 unit="batch",
             )
         return reader
@@ -114,7 +117,7 @@ class PipelineIterator:
           Nested dicts of arrays: `epoch`, `record` (how many records of the epoch were delivered;
           what was read ahead does not count) and `pipeline`, what `Pipeline.get_state` returns.
         """
-        return self._state.read()
+        return self._state().read()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues where `get_state` was called: the same batches follow, bit by bit.
@@ -126,5 +129,5 @@ class PipelineIterator:
           TypeError: if `state` is no dict.
           ValueError: if it does not fit, listing every difference; nothing has changed then.
         """
-        self._state.write(state)
+        self._state().write(state)
         self._open.close()

@@ -17,7 +17,7 @@ from datarax.pipeline._arguments import Remainder
 from datarax.pipeline._iterator import PipelineIterator
 from datarax.pipeline._progress import require_tqdm
 from datarax.pipeline._stages import Stages, ordinals
-from datarax.pipeline._state import PipelineState
+from datarax.pipeline._state import PipelineState, Position
 from datarax.sources import DataSourceModule
 
 
@@ -87,7 +87,7 @@ class Pipeline:
             )
         if self.progress:
             require_tqdm()
-        self._state = PipelineState(self.source, self.stages)
+        self._epoch = Position.of(0)
         self._compiled: Stages | None = None
 
     def __repr__(self) -> str:
@@ -107,12 +107,12 @@ class Pipeline:
     @property
     def epoch(self) -> int:
         """The number of the epoch that the next iterator reads, from 0."""
-        return int(self._state.epoch.get_value())
+        return int(self._epoch.get_value())
 
     def __iter__(self) -> PipelineIterator:
         epoch = self.epoch
         iterator = PipelineIterator(self, self._one_call(), epoch)
-        self._state.epoch.set_value(np.uint32(epoch + 1))
+        self._epoch.set_value(np.uint32(epoch + 1))
         return iterator
 
     def _one_call(self) -> Stages | None:
@@ -141,6 +141,9 @@ class Pipeline:
             spec = stage.output_spec(spec)
         return BatcherModule(StructuralConfig()).batch_spec(spec, batch_size=self.batch_size)
 
+    def _state(self) -> PipelineState:
+        return PipelineState(self.source, self.stages, self._epoch)
+
     def get_state(self) -> dict[str, Any]:
         """A copy of the state between epochs, as Orbax saves it; within one, use the iterator's.
 
@@ -148,7 +151,7 @@ class Pipeline:
           Nested dicts of arrays: `epoch`, the number of the next epoch; `source` and `stages`, the
           states of these modules; `source_length`, the number of records.
         """
-        return self._state.read()
+        return self._state().read()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what `get_state` returned; the next iterator starts with that epoch.
@@ -157,4 +160,4 @@ class Pipeline:
           TypeError: if `state` is no dict.
           ValueError: if it does not fit, listing every difference; nothing has changed then.
         """
-        self._state.write(state)
+        self._state().write(state)

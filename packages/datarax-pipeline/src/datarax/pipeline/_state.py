@@ -16,15 +16,28 @@ from datarax.sources import DataSourceModule
 class Position(nnx.Variable[Any]):
     """A uint32 host scalar."""
 
+    @classmethod
+    def of(cls, number: int) -> Position:
+        """The position with this number."""
+        return cls(np.uint32(number))
+
 
 class PipelineState(nnx.Module):
-    """The source, the stages, and `epoch`, the number of the epoch that the next iterator reads."""
+    """All Variables of a pipeline as they are now.
 
-    def __init__(self, source: DataSourceModule, stages: Sequence[OperatorModule]) -> None:
-        self.source = source
+    Args:
+      source: the source; arrays of it that are no Variables are data, not state.
+      stages: the operators.
+      epoch: the number of the epoch that the next iterator reads.
+    """
+
+    def __init__(
+        self, source: DataSourceModule, stages: Sequence[OperatorModule], epoch: Position
+    ) -> None:
+        self.source = _variables_of(source)
         self.stages = nnx.List(stages)
-        self.epoch = Position(np.uint32(0))
-        self.source_length = Position(np.uint32(len(source)))
+        self.epoch = epoch
+        self.source_length = Position.of(len(source))
 
     def read(self) -> dict[str, Any]:
         """Copies the state into nested dicts of arrays."""
@@ -40,18 +53,24 @@ class PipelineState(nnx.Module):
         saved, length = _number(state, "source_length"), int(self.source_length.get_value())
         if saved is not None and saved != length:
             raise ValueError(
-                f"state does not fit the pipeline. Differences:\n  source_length: expected "
-                f"{length}, the number of records in {self.source._label()}, got {saved}"
+                "state does not fit the pipeline. Differences:\n  source_length: expected "
+                f"{length}, the number of records of the source, got {saved}"
             )
 
 
 class IteratorState(nnx.Module):
-    """The pipeline's state, the epoch, and `record`, how many of its records were delivered."""
+    """All Variables of a pipeline and of its iterator as they are now.
 
-    def __init__(self, pipeline: PipelineState, epoch: int) -> None:
+    Args:
+      pipeline: those of the pipeline.
+      epoch: the number of the iterator's epoch.
+      record: how many of its records were delivered.
+    """
+
+    def __init__(self, pipeline: PipelineState, epoch: Position, record: Position) -> None:
         self.pipeline = pipeline
-        self.epoch = Position(np.uint32(epoch))
-        self.record = Position(np.uint32(0))
+        self.epoch = epoch
+        self.record = record
 
     def read(self) -> dict[str, Any]:
         """Copies the state into nested dicts of arrays."""
@@ -64,10 +83,29 @@ class IteratorState(nnx.Module):
         record, length = _number(state, "record"), int(self.pipeline.source_length.get_value())
         if record is not None and record > length:
             raise ValueError(
-                f"state does not fit the iterator. Differences:\n  record: expected at most "
-                f"{length}, the number of records in {self.pipeline.source._label()}, got {record}"
+                "state does not fit the iterator. Differences:\n  record: expected at most "
+                f"{length}, the number of records of the source, got {record}"
             )
         _state.write(self, state)
+
+
+def _variables_of(module: nnx.Module) -> nnx.Dict[Any]:
+    """The Variables of a module, under the same paths."""
+    tree: dict[str, Any] = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(module)):
+        if isinstance(leaf, nnx.Variable):
+            *parents, last = map(str, path)
+            node = tree
+            for name in parents:
+                node = node.setdefault(name, {})
+            node[last] = leaf
+    return _as_module(tree)
+
+
+def _as_module(tree: dict[str, Any]) -> nnx.Dict[Any]:
+    return nnx.Dict(
+        {name: _as_module(leaf) if isinstance(leaf, dict) else leaf for name, leaf in tree.items()}
+    )
 
 
 def _number(state: Any, name: str) -> int | None:
