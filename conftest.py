@@ -1,10 +1,25 @@
 """Runs the Python blocks of README.md, CHANGELOG.md and docs/*.md, top to bottom in each file."""
 
+import jax
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+
+def as_a_user(namespace):
+    """Documents run with JAX's own settings, not with the strict ones of the tests."""
+    namespace["_promotion"] = jax.config.jax_numpy_dtype_promotion
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+
+
+def as_before(namespace):
+    """The tests that follow a document are strict again."""
+    jax.config.update("jax_numpy_dtype_promotion", namespace["_promotion"])
+
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["*.md"],
     excludes=["CONTRIBUTING.md"],
+    setup=as_a_user,
+    teardown=as_before,
 ).pytest()

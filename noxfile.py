@@ -161,8 +161,10 @@ def lowest(session: nox.Session) -> None:
     oldest = ["-c", "constraints/lowest.txt"]
     install(session, list(PROJECTS), "test", *group("integration"), *oldest)
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
-    # Two thirds of the time is compiling, and what is optimised is seen by the other sessions.
-    run_tests(session, *packages, *INTEGRATION, XLA_FLAGS="--xla_backend_optimization_level=0")
+    # Most of the time goes into compiling, and the other sessions see what is optimised.
+    fast = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    run_tests(session, *packages, **fast)
+    run_tests(session, *INTEGRATION, **fast)
 
 
 def python_with_jax() -> str | None:
