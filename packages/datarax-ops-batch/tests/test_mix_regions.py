@@ -99,22 +99,23 @@ def test_resizemix_shrinks_the_whole_partner_into_the_box(dtype):
 def test_resizemix_scale_is_uniform_between_its_bounds():
     """Sides are τ of the image's, τ uniform from low to high."""
     op = make_op(sampler=ResizeMix(low=0.2, high=0.6), label_field=None)
-    box = np.asarray(op(make_batch(3_000, (500, 100, 1), np.uint8)).states["mix_info"]["box"])
+    rows = Batch.from_arrays({"image": np.zeros((3_000, 500, 20), np.uint8)})
+    box = np.asarray(op(rows).states["mix_info"]["box"])
     scale = (box[:, 2] - box[:, 0]) / 500
     assert stats.kstest(scale, stats.uniform(0.2, 0.4).cdf).pvalue > 1e-3
-    np.testing.assert_allclose((box[:, 3] - box[:, 1]) / 100, scale, atol=0.0061)
+    np.testing.assert_allclose((box[:, 3] - box[:, 1]) / 20, scale, atol=0.0261)
 
 
 def test_fmix_masks_have_the_area_of_the_ratio_and_are_smooth():
     """1 − λ of the pixels to within one; neighbours agree with decay 3, not with decay 0."""
-    lam = jnp.linspace(0, 1, 64)
-    words = jax.random.bits(jax.random.key(0), (64, 32 * 32))
+    lam = jnp.linspace(0, 1, 17)
+    words = jax.random.bits(jax.random.key(0), (17, 32 * 32))
     rough, smooth = (
         np.asarray(FMix(decay=decay).sample(words, lam, (32, 32))) for decay in (0.0, 3.0)
     )
     for mask in (rough, smooth):
         assert np.abs(mask.sum(axis=(1, 2)) - 1024 * (1 - np.asarray(lam))).max() <= 1
-    changes = [(mask[20:44, 1:] != mask[20:44, :-1]).mean() for mask in (rough, smooth)]
+    changes = [(mask[6:11, 1:] != mask[6:11, :-1]).mean() for mask in (rough, smooth)]
     assert changes[0] > 0.3
     assert changes[1] < 0.1
 
@@ -127,8 +128,11 @@ def test_fmix_noise_has_the_spectrum_of_the_paper():
     np.testing.assert_allclose(damped[3, 4] / damped[0, 5], 1, rtol=1e-5)
 
 
-@each_sampler
-@pytest.mark.parametrize("mode", ["cutmix", "both"])
+@pytest.mark.parametrize(
+    ("sampler", "mode"),
+    [(None, "both"), (ResizeMix(), "cutmix"), (FMix(), "both")],
+    ids=["CutMix", "ResizeMix", "FMix"],
+)
 def test_replay_gives_the_same_bits(sampler, mode):
     """mix_info applied to the original batch is the mix, and replaying counts nothing."""
     batch = make_batch(dtype=np.uint8, ids=np.arange(6 * 48).reshape(6, 8, 6))
@@ -171,12 +175,14 @@ def test_replay_refuses_what_is_no_plan(entries, error, message):
 
 
 @pytest.mark.parametrize(
-    ("shape", "axes"),
-    [((6, 40), (1,)), ((6, 9, 7), (1, 2)), ((6, 3, 9, 7), (2, 3)), ((6, 4, 5, 6, 2), (1, 2, 3))],
+    ("shape", "axes", "sampler"),
+    [
+        ((6, 40), (1,), FMix()),
+        ((6, 9, 7), (1, 2), None),
+        ((6, 3, 9, 7), (2, 3), ResizeMix()),
+        ((6, 4, 5, 6, 2), (1, 2, 3), None),
+    ],
     ids=["audio", "grey", "channels first", "volume"],
-)
-@pytest.mark.parametrize(
-    "sampler", [None, ResizeMix(), FMix()], ids=["CutMix", "ResizeMix", "FMix"]
 )
 def test_data_of_any_dimension_is_mixed(shape, axes, sampler):
     """The label follows the volume of the region on one to three axes."""

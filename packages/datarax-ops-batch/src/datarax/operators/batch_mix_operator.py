@@ -69,7 +69,8 @@ class BatchMixOperatorConfig(OperatorConfig):
       smooth_multi_hot: smooth float labels whose rows do not sum to 1 instead of refusing them.
       mix_group_size: mix only inside groups of so many consecutive rows, each with randomness of
         its own, so that the result does not depend on the batch size and a batch sharded at group
-        boundaries is mixed without moving images between devices.
+        boundaries is mixed without moving images between devices. None mixes a sharded batch as a
+        whole, for which every device gets a copy of all images.
       mix_info: leave `lam`, `partner` and `box` (or `mask`, with a sampler of masks) of each record
         in `batch.states["mix_info"]`.
 
@@ -240,18 +241,21 @@ class BatchMixOperator(OperatorModule):
         require_batch(self, batch)
         run.check_label_values(self._label(), self.config, batch)
         setup = run.setup(self._label(), self.config, batch)
+        assert self.rngs is not None
+        assert self.stream_name is not None
+        base = self.rngs[self.stream_name].key.get_value()
+        valid = jnp.asarray(batch.valid_mask)
         with self._random_params(batch) as key:
-            keys = run.group_keys(key, self.rngs[self.stream_name].key.get_value(), batch, setup)
             plan = run.plan(
-                keys,
-                batch.valid_mask,
+                run.group_keys(key, base, batch, setup),
+                valid,
                 setup,
                 self.prob.get_value(),
                 self.enabled.get_value(),
                 None if self.log_alpha is None else jnp.exp(self.log_alpha.get_value()),
             )
-            mixed = run.mix(batch.data, batch.valid_mask, plan, setup, self.enabled.get_value())
-        self.count_operations(batch.valid_mask, applied=plan.lam < 1)
+            mixed = run.mix(batch.data, valid, plan, setup, self.enabled.get_value())
+        self.count_operations(valid, applied=plan.lam < 1)
         out = batch.replace(data={**batch.data, **mixed})
         if not self.config.mix_info:
             return out
@@ -304,7 +308,8 @@ class BatchMixOperator(OperatorModule):
         require_batch(self, batch)
         setup = run.setup(self._label(), self.config, batch)
         plan = info.plan_of(self._label(), mix_info, len(batch), setup.layout)
-        mixed = run.mix(batch.data, batch.valid_mask, plan, setup, self.enabled.get_value())
+        valid = jnp.asarray(batch.valid_mask)
+        mixed = run.mix(batch.data, valid, plan, setup, self.enabled.get_value())
         return batch.replace(data={**batch.data, **mixed})
 
     def output_spec(self, input_spec: PyTree) -> PyTree:

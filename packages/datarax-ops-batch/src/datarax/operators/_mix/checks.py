@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -15,7 +14,7 @@ def require_number(owner: str, name: str, value: Any, low: float, high: float) -
             f"{owner}.{name} must be a number from {low:g} to {high:g}, got "
             f"{type(value).__name__} {value!r}"
         )
-    if math.isnan(value) or not low <= value <= high:
+    if not low <= float(value) <= high:
         raise ValueError(f"{owner}.{name} must be from {low:g} to {high:g}, got {value!r}")
 
 
@@ -25,7 +24,7 @@ def require_alpha(owner: str, name: str, value: Any) -> None:
         raise TypeError(
             f"{owner}.{name} must be a positive number, got {type(value).__name__} {value!r}"
         )
-    if math.isnan(value) or not 0 < value <= 1e30:
+    if not 0 < float(value) <= 1e30:
         raise ValueError(
             f"{owner}.{name} must be positive and finite, as the parameter of Beta(α, α), got "
             f"{value!r}; to switch mixing off set prob=0 or op.enabled"

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 # How far from 1 the sum of a row of probabilities may be, bfloat16 ones included.
@@ -17,6 +18,9 @@ def one_hot(
     labels: Int[Array, " batch"], num_classes: int, valid: Bool[Array, " batch"]
 ) -> Float[Array, "batch classes"]:
     """Rows of float32; NaN in valid rows whose class does not exist, so that the loss shows it."""
+    if labels.dtype.itemsize < 4:
+        # Narrow integers cannot count to num_classes.
+        labels = labels.astype(jnp.int32)
     rows = labels[:, None] == jnp.arange(num_classes, dtype=labels.dtype)
     exists = (labels >= 0) & (labels < num_classes)
     return jnp.where((exists | ~valid)[:, None], rows.astype(jnp.float32), jnp.nan)
@@ -42,7 +46,7 @@ def can_be_read(*arrays: Any) -> bool:
         isinstance(array, np.ndarray)
         or (
             isinstance(array, jax.Array)
-            and not isinstance(array, jax.core.Tracer)
+            and not isinstance(array, Tracer)
             and array.is_fully_addressable
             and all(device.platform == "cpu" for device in array.devices())
         )

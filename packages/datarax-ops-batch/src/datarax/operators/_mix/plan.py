@@ -65,9 +65,9 @@ def draw_plan(
     """
     groups, rows = valid.shape
     pairing_word, word, region_word = _random_words(keys, rows, recipe)
-    alpha = recipe.alpha if alpha is None else alpha
+    mixup_alpha = recipe.alpha if alpha is None else alpha
     if recipe.mode == "mixup":
-        lam = _ratio(word, alpha, recipe)
+        lam = _ratio(word, mixup_alpha, recipe)
         region = jnp.zeros((*lam.shape, 2 * len(recipe.sizes)), jnp.int32)
     else:
         lam = ratio.symmetric_beta(word["radius"], word["angle"], recipe.region_alpha)
@@ -75,7 +75,7 @@ def draw_plan(
         lam = kept_fraction(region, recipe.sizes)
     if recipe.mode == "both":
         cut = bits.coin(word["switch"], jnp.float32(recipe.switch_prob))
-        lam = jnp.where(cut, lam, _ratio(word, alpha, recipe))
+        lam = jnp.where(cut, lam, _ratio(word, mixup_alpha, recipe))
         region = _where(cut, region)
     mixed = valid & (valid.sum(1, keepdims=True) > 1) & enabled & bits.coin(word["chosen"], prob)
     own = jnp.arange(rows, dtype=jnp.int32)[None]
@@ -101,13 +101,20 @@ def _random_words(
     if recipe.mode != "mixup":
         count += recipe.sampler.word_count(recipe.sizes)
     if recipe.per_record:
-        block = jax.vmap(lambda key: jax.random.bits(key, (rows, count + 1)))(keys)
+        block = _bits(keys, (rows, count + 1))
         others, pairing_word = block[..., :count], block[..., count]
     else:
-        block = jax.vmap(lambda key: jax.random.bits(key, (count + rows,)))(keys)
+        block = _bits(keys, (count + rows,))
         others, pairing_word = block[:, None, :count], block[:, count:]
     named = {name: others[..., number] for number, name in enumerate(names)}
     return pairing_word, named, others[..., len(names) :]
+
+
+def _bits(keys: Key[Array, " groups"], shape: tuple[int, ...]) -> UInt32[Array, "groups ..."]:
+    if keys.shape[0] == 1:
+        # The same bits without a vmap, which takes longer to compile.
+        return jax.random.bits(keys[0], shape)[None]
+    return jax.vmap(lambda key: jax.random.bits(key, shape))(keys)
 
 
 def _ratio(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -93,6 +94,7 @@ def drawn_region(
     return region
 
 
+@functools.lru_cache(maxsize=64)
 def region_name(sampler: RegionSampler, sizes: tuple[int, ...]) -> str:
     """What the sampler's regions are called in `mix_info`: "box" or "mask"."""
     words = jax.ShapeDtypeStruct((1, sampler.word_count(sizes)), jnp.uint32)

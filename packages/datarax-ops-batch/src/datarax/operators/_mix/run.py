@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float32, Key, PyTree
 
 from datarax.core._randomness import record_keys
@@ -100,16 +101,19 @@ def group_keys(
     """One key a group: of its first valid record, or of the call and the group's number."""
     group = setup.layout.group
     if batch.record_index is None:
+        if len(batch) <= group:
+            return key[None]
         numbers = jnp.arange(-(-len(batch) // group), dtype=jnp.uint32)
         return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
     first = jnp.argmax(in_groups(batch.valid_mask, group), axis=1, keepdims=True)
     index = jnp.take_along_axis(in_groups(batch.record_index, group), first, axis=1)
-    return record_keys(base, batch.epoch, index[:, 0])
+    epoch = None if batch.epoch is None else jnp.asarray(batch.epoch)
+    return record_keys(base, epoch, index[:, 0])
 
 
-def in_groups(rows: Array, group: int) -> Array:
+def in_groups(values: Array | np.ndarray, group: int) -> Array:
     """`(groups, group)`, the last group filled up with zeros."""
-    rows = jnp.asarray(rows)
+    rows = jnp.asarray(values)
     missing = -rows.shape[0] % group
     return jnp.pad(rows, (0, missing)).reshape(-1, group)
 
@@ -179,9 +183,10 @@ def check_label_values(owner: str, config: BatchMixOperatorConfig, batch: Batch)
     """Raises a ValueError if labels whose values can be read do not fit the config."""
     if config.num_classes is None and not config.label_smoothing:
         return
+    data: Mapping[str, Any] = batch.data if isinstance(batch.data, Mapping) else {}
     for name in config.label_fields():
-        array = batch.data.get(name) if isinstance(batch.data, Mapping) else None
-        if not hasattr(array, "dtype") or not labels.can_be_read(array, batch.valid_mask):
+        array = data.get(name)
+        if array is None or not labels.can_be_read(array, batch.valid_mask):
             continue
         label = f"label {name!r} of {owner}"
         if jnp.issubdtype(array.dtype, jnp.integer):

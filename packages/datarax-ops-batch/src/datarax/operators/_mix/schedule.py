@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 
 class _Scalar(nnx.Variable[Any]):
@@ -25,7 +25,7 @@ class _Scalar(nnx.Variable[Any]):
             value = value.get_value()
         if jnp.shape(value) != ():
             raise ValueError(f"{cls.__name__} must be a scalar, got shape {jnp.shape(value)}")
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return value.astype(cls.dtype)
         cls.check_concrete(np.asarray(value))
         return np.asarray(value).astype(cls.dtype)[()]
