@@ -19,7 +19,8 @@ ARRAYS = pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["host"
 
 def noisy(element, key):
     noise = jax.random.normal(key, element.data["x"].shape)
-    return element.update_data({"noisy": element.data["x"] + noise})
+    before = element.data.get("noisy", element.data["x"])
+    return element.update_data({"noisy": before + noise})
 
 
 def pipeline(
@@ -88,6 +89,30 @@ def test_a_state_brings_seeds_with_it():
     next(iterator)
     resumed.set_state(iterator.get_state())
     assert_same([*resumed, *new], [*iterator, *old])
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (1, 2)], ids=["shared", "different"])
+def test_a_state_decides_which_stages_share_a_stream(seeds):
+    """Stages that shared a key when saved are told apart after a resume, and only those."""
+
+    def build(seeds):
+        stages = [
+            ElementOperator(ElementOperatorConfig(stochastic=True), fn=noisy, rngs=nnx.Rngs(seed))
+            for seed in seeds
+        ]
+        data = {"x": np.zeros((8, 2), np.float32)}
+        source = MemorySource(MemorySourceConfig(), data=data)
+        return Pipeline(source=source, stages=stages, batch_size=4)
+
+    iterator = iter(build(seeds))
+    next(iterator)
+    others = [iter(build(other)) for other in ((3, 3), (3, 4))]
+    for resumed in others:
+        next(resumed)
+        resumed.set_state(iterator.get_state())
+    expected = next(iterator)
+    for resumed in others:
+        assert_same([next(resumed)], [expected])
 
 
 def test_a_state_is_a_copy():

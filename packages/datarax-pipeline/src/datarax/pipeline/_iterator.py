@@ -40,11 +40,25 @@ class PipelineIterator:
 
     Nothing is read before the first batch is asked for. An iterator that is no longer used stops
     reading ahead; `close` does so at once.
+
+    Args:
+      pipeline: what to iterate over.
+      epoch: the number of the epoch, from 0.
+
+    >>> from datarax.pipeline import Pipeline
+    >>> pipeline = Pipeline(source=[{"x": 0}, {"x": 1}, {"x": 2}], batch_size=1)
+    >>> iterator = iter(pipeline)
+    >>> next(iterator)["x"].tolist()
+    [0]
+    >>> resumed = iter(pipeline)
+    >>> resumed.set_state(iterator.get_state())
+    >>> [batch["x"].tolist() for batch in resumed]
+    [[1], [2]]
     """
 
-    def __init__(self, pipeline: Pipeline, stages: Stages | None, epoch: int) -> None:
+    def __init__(self, pipeline: Pipeline, epoch: int) -> None:
         self._pipeline = pipeline
-        self._stages = stages
+        self._stages: Stages | None = None
         self._epoch, self._record = Position.of(epoch), Position.of(0)
         self._open = Open()
         weakref.finalize(self, self._open.close)
@@ -85,6 +99,8 @@ class PipelineIterator:
 
     def _reopen(self) -> Any:
         pipeline, opened = self._pipeline, self._open
+        # Not before: a restored state can bring other random keys, by which stages are told apart.
+        self._stages = pipeline._one_call()
         reader: Any = read(
             pipeline.source, self.epoch, self._delivered(), pipeline.batch_size, pipeline.remainder
         )

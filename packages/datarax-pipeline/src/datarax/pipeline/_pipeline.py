@@ -111,7 +111,7 @@ class Pipeline:
 
     def __iter__(self) -> PipelineIterator:
         epoch = self.epoch
-        iterator = PipelineIterator(self, self._one_call(), epoch)
+        iterator = PipelineIterator(self, epoch)
         self._epoch.set_value(np.uint32(epoch + 1))
         return iterator
 
@@ -120,7 +120,6 @@ class Pipeline:
         records = self.source.device_records()
         if not self.stages and records is None:
             return None
-        # A restored state can bring other random keys.
         if self._compiled is None or self._compiled.ordinals != ordinals(self.stages):
             self._compiled = Stages.of(self.stages, records)
         return self._compiled
