@@ -283,6 +283,10 @@ def test_in_place_gives_the_same_images_and_gradients(dtype, drop_value):
     usual, other = operator(**options), operator(**options, in_place=True)
     np.testing.assert_array_equal(other(batch)["image"], usual(batch)["image"])
     params = {"patch_positions": POSITIONS, "patch_count": np.int32(2)}
+    fixed = {"patch_size": (4, 3), "drop_value": drop_value}
+    np.testing.assert_array_equal(
+        operator(**fixed, in_place=True)(batch)["image"], operator(**fixed)(batch)["image"]
+    )
     single = [
         op.apply({"image": batch["image"][0]}, {}, None, params)[0]["image"]
         for op in (usual, other)

@@ -160,3 +160,13 @@ def test_below_is_the_upper_word_of_the_product():
     expected = (bits * bound) >> np.uint64(32)
     np.testing.assert_array_equal(below(bits.astype(np.uint32), bound.astype(np.uint32)), expected)
     assert float(unit(np.uint32(2**32 - 1))) == 1 - 2**-24
+
+
+def test_randomness_continues_after_a_resume():
+    """A restored operator draws what the first one would have drawn next."""
+    first, second = operator(), operator(rngs=nnx.Rngs(7))
+    first(ones(2))
+    second.set_state(first.get_state())
+    np.testing.assert_array_equal(second(ones(2))["image"], first(ones(2))["image"])
+    indexed = ones(2, record_index=[3, 4])
+    np.testing.assert_array_equal(second(indexed)["image"], first(indexed)["image"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -210,7 +210,7 @@ class ModalityOperator(OperatorModule):
                 f"got {type(config).__name__}"
             )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: ModalityOperatorConfig = config
+        self.config: ModalityOperatorConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def apply(
         self,
@@ -327,13 +327,16 @@ class ModalityOperator(OperatorModule):
             if self.config.clip_range is not None:
                 _value_range.clip_bounds(self.config.clip_range, value.dtype)
 
-    def _random_params(self, batch: Batch) -> AbstractContextManager[PyTree]:
+    @contextmanager
+    def _random_params(self, batch: Batch) -> Iterator[PyTree]:
         value = self._extract_field(batch.data, self.config.field_key)
         if hasattr(value, "dtype"):
             value = jax.ShapeDtypeStruct(value.shape[1:], value.dtype)
         self._check_domain(value)
         # Authors write data_shapes[self.config.field_key], which may be a dotted path.
-        return super()._random_params(dataclasses.replace(batch, data=_dotted(batch.data)))
+        dotted = dataclasses.replace(batch, data=_dotted(batch.data))
+        with super()._random_params(dotted) as params:
+            yield params
 
     def _output_record_spec(self, data: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         data, state = super()._output_record_spec(_dotted(data), state)

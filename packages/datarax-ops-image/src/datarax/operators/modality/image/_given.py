@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int, UInt32
 
 from datarax.operators.modality.image._sampling import Layout
@@ -49,7 +49,7 @@ def given_patches(owner: str, layout: Layout, random_params: Any) -> Patches:
     if layout.varies_in_size:
         sizes = _integers(owner, random_params, "patch_sizes", (number, 2))
     else:
-        size = np.int32([layout.heights[0], layout.widths[0]])
+        size = np.array([layout.heights[0], layout.widths[0]], np.int32)
         sizes = jnp.asarray(np.broadcast_to(size, (number, 2)))
     count = None
     if "patch_count" in random_params:
@@ -80,7 +80,7 @@ def _integers(owner: str, params: Any, name: str, shape: tuple[int | None, ...])
 
 
 def _check_inside(positions: Array, sizes: Array, layout: Layout) -> None:
-    if isinstance(positions, jax.core.Tracer) or isinstance(sizes, jax.core.Tracer):
+    if isinstance(positions, Tracer) or isinstance(sizes, Tracer):
         return
     origins, sides = np.asarray(positions), np.asarray(sizes)
     wrong = (origins < 0) | (origins + sides > np.asarray(layout.image)) | (sides < 1)

@@ -6,6 +6,7 @@ goes over all patches of all records, because a mapped update would become a sca
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -40,51 +41,71 @@ def drop(
     """
     if not positions.shape[0]:
         return image
-    number = np.int32(positions.shape[0]) if count is None else count
-    return _drop(image, positions, jnp.asarray(number), fill, size, axes)
+    return _drop(image, positions, count, fill, size, axes)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
-def _drop(image: Array, positions: Array, count: Array, fill: Array, size: Any, axes: Any) -> Array:
+def _drop(
+    image: Array, positions: Array, count: Array | None, fill: Array, size: Any, axes: Any
+) -> Array:
     @custom_vmap
-    def one(image: Array, positions: Array, count: Array, fill: Array) -> Array:
-        batch = (array[None] for array in (image, positions, count, fill))
-        return _write(*batch, size=size, axes=axes)[0]
+    def one(*arrays: Array) -> Array:
+        return _write(*(array[None] for array in arrays), size=size, axes=axes)[0]
 
     @one.def_vmap
     def _(rows: int, batched: list[bool], *arrays: Array) -> tuple[Array, bool]:
-        full = (
+        full = [
             array if mapped else jnp.broadcast_to(array, (rows, *array.shape))
             for array, mapped in zip(arrays, batched, strict=True)
-        )
+        ]
+        if not batched[1]:
+            full[1] = arrays[1][None]
         return _write(*full, size=size, axes=axes), True
 
-    return one(image, positions, count, fill)
+    return one(image, fill, positions, *(() if count is None else (count,)))
 
 
 @_drop.defjvp
 def _(size: Any, axes: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     image, positions, count, fill = primals
     tangent, zero = tangents[0], jnp.zeros((), tangents[0].dtype)
-    sizes = np.broadcast_to(np.int32(size), positions.shape)
+    sizes = np.broadcast_to(np.array(size, np.int32), positions.shape)
     slope = _patches.drop(tangent, positions, sizes, count, zero, axes=axes)
     return _drop(image, positions, count, fill, size, axes), slope
 
 
 def _write(
-    images: Array, positions: Array, counts: Array, fills: Array, *, size: Any, axes: Any
+    images: Array,
+    fills: Array,
+    positions: Array,
+    counts: Array | None = None,
+    *,
+    size: Any,
+    axes: Any,
 ) -> Array:
     rows, number = positions.shape[:2]
-    block = [1, *images.shape[1:]]
-    block[axes[0] + 1], block[axes[1] + 1] = size
+    shape, (down, across) = images.shape, (axes[0] + 1, axes[1] + 1)
+    # Channels beside their column: a row of a patch is then one piece of memory.
+    after = math.prod(shape[across + 1 :])
+    flat = images.reshape(*shape[:across], shape[across] * after)
+    filled = [fills.shape[0], *shape[1:]]
+    filled[down], filled[across] = size
+    blocks = jnp.broadcast_to(
+        fills.reshape(-1, *fills.shape[1:] or (1,) * (len(shape) - 1)), filled
+    )
+    block = (1, *filled[1:across], size[1] * after)
+    blocks = blocks.reshape(-1, *block[1:])
 
-    def write(step: Array, images: Array) -> Array:
+    def write(step: Array, flat: Array) -> Array:
         row, patch = step // np.int32(number), step % np.int32(number)
-        start = [jnp.zeros((), jnp.int32)] * images.ndim
-        start[0] = row
-        start[axes[0] + 1], start[axes[1] + 1] = positions[row, patch].astype(jnp.int32)
-        there = jax.lax.dynamic_slice(images, start, block)
-        new = jnp.where(patch < counts[row].astype(jnp.int32), fills[row], there)
-        return jax.lax.dynamic_update_slice(images, new, start)
+        start = [jnp.zeros((), jnp.int32)] * flat.ndim
+        y, x = positions[row, patch].astype(jnp.int32)
+        start[0], start[down], start[across] = row, y, x * np.int32(after)
+        new = blocks[row][None] if blocks.shape[0] > 1 else blocks
+        if counts is not None:
+            there = jax.lax.dynamic_slice(flat, start, block)
+            new = jnp.where(patch < counts[row].astype(jnp.int32), new, there)
+        return jax.lax.dynamic_update_slice(flat, new, start)
 
-    return jax.lax.fori_loop(np.int32(0), np.int32(rows * number), write, images)
+    out = jax.lax.fori_loop(np.int32(0), np.int32(rows * number), write, flat)
+    return out.reshape(shape)

@@ -87,11 +87,13 @@ class Layout:
 
     def fixed_sizes(self) -> np.ndarray:
         """int32 `(patches, 2)`, for patches that do not vary in size."""
-        size = np.int32([self.heights[0], self.widths[0]])
+        size = np.array([self.heights[0], self.widths[0]], np.int32)
         return np.broadcast_to(size, (self.patches, 2))
 
 
-def below(bits: UInt32[Array, "*shape"], bound: Array | np.uint32) -> UInt32[Array, "*shape"]:
+def below(
+    bits: UInt32[Array, "*shape"], bound: Array | np.ndarray | np.uint32
+) -> UInt32[Array, "*shape"]:
     """Integers from 0 to bound - 1, uniform to within bound / 2**32.
 
     The upper word of bits * bound, from four products of 16-bit halves.
@@ -128,7 +130,7 @@ def _sizes(bits: UInt32[Array, "batch patches 2"], layout: Layout) -> Array:
     roots = np.stack([root, 1 / root], axis=1).astype(np.float32)
     area, shape = (jnp.asarray(bits[..., i] >> np.uint32(20), jnp.int32) for i in range(2))
     sides = jnp.round(jnp.asarray(side)[area][..., None] * jnp.asarray(roots)[shape])
-    return jnp.clip(sides.astype(jnp.int32), 1, np.int32(layout.image))
+    return jnp.clip(sides.astype(jnp.int32), 1, np.array(layout.image, np.int32))
 
 
 def _on_grid(
@@ -142,12 +144,12 @@ def _on_grid(
     row_column = jnp.stack(
         [chosen // np.int32(grid.shape[1]), chosen % np.int32(grid.shape[1])], -1
     )
-    shape, cell = np.int32(grid.shape), np.int32(grid.cell)
-    margin = (np.int32(layout.image) - shape * cell) // np.int32(2)
-    free = cell - np.int32([layout.heights[0], layout.widths[0]])
+    shape, cell = np.array(grid.shape, np.int32), np.array(grid.cell, np.int32)
+    margin = (np.array(layout.image, np.int32) - shape * cell) // np.int32(2)
+    free = cell - np.array([layout.heights[0], layout.widths[0]], np.int32)
     reach = np.round(np.float32(grid.jitter) * free).astype(np.int32)
     moved = below(bits, (reach + 1).astype(np.uint32)).astype(jnp.int32)
-    return margin + row_column * cell + (free - reach) // np.int32(2) + moved
+    return row_column * cell + moved + (margin + (free - reach) // 2)
 
 
 @partial(jax.jit, static_argnames=("batch", "layout"))
@@ -180,7 +182,7 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
     if layout.grid:
         positions = _on_grid(place, share["cells"], layout, layout.grid)
     else:
-        origins = np.int32(layout.image) - sizes + np.int32(1)
+        origins = np.array(layout.image, np.int32) - sizes + np.int32(1)
         positions = below(place, origins.astype(jnp.uint32)).astype(jnp.int32)
     params = {"patch_positions": positions}
     if layout.varies_in_size:

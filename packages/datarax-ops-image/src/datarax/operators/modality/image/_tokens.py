@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
 from datarax.operators.modality.image._sampling import Layout
@@ -28,9 +28,9 @@ def kept_tokens(
     References:
       Liu et al. (2022), PatchDropout: economizing vision transformers using patch dropout.
     """
-    size = np.int32([layout.heights[0], layout.widths[0]])
-    rows, columns = np.int32(layout.image) // size
-    if not isinstance(positions, jax.core.Tracer):
+    size = np.array([layout.heights[0], layout.widths[0]], np.int32)
+    rows, columns = np.array(layout.image, np.int32) // size
+    if not isinstance(positions, Tracer):
         _check(np.asarray(positions), size)
     place = positions.astype(jnp.int32) // size
     dropped = place[:, 0] * columns + place[:, 1]

@@ -48,7 +48,7 @@ def of_points(points: Array, covered: Bool[Array, "height width"]) -> Bool[Array
       covered: which pixels patches cover.
     """
     places = jnp.floor(points[:, :2].astype(jnp.float32))
-    sides = np.float32(covered.shape)
+    sides = np.array(covered.shape, np.float32)
     inside = jnp.all((places >= 0) & (places < sides), axis=1)
     y, x = (jnp.where(inside, places[:, i], 0).astype(jnp.int32) for i in range(2))
     return inside & ~covered[y, x]

@@ -80,7 +80,7 @@ class PatchDropoutOperator(ModalityOperator):
                 f"got {type(config).__name__}"
             )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: PatchDropoutOperatorConfig = config
+        self.config: PatchDropoutOperatorConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self.domain = IMAGE if config.spatial_axes is None else ANY_IMAGE
 
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> dict[str, Array]:
