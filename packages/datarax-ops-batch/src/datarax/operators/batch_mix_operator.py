@@ -120,13 +120,11 @@ class BatchMixOperatorConfig(OperatorConfig):
 
     def data_fields(self) -> tuple[str, ...]:
         """Names of the images."""
-        return (self.data_field,) if isinstance(self.data_field, str) else self.data_field
+        return options.names(self.data_field)
 
     def label_fields(self) -> tuple[str, ...]:
         """Names of the labels."""
-        if self.label_field is None:
-            return ()
-        return (self.label_field,) if isinstance(self.label_field, str) else self.label_field
+        return options.names(self.label_field)
 
     def roles(self) -> dict[str, tuple[str, ...]]:
         """Names of all fields that are read, by the option that names them."""
@@ -281,13 +279,7 @@ class BatchMixOperator(OperatorModule):
         require_batch(self, batch)
         require_batch(self, spent)
         run.check_label_values(self._label(), self.config, batch)
-        setup = run.setup(self._label(), self.config, batch)
-        arrays = recycle.spent_arrays(self._label(), batch, spent, setup.images + setup.pasted)
-        plain = batch.replace(metadata=None, batch_metadata=None)
-        fields, states = recycle.mix_into(self, plain, arrays, names=setup.touched)
-        if not self.config.mix_info:
-            states = batch.states
-        return batch.replace(data={**batch.data, **fields}, states=states)
+        return recycle.mixed(self, batch, spent)
 
     def replay(self, batch: Batch, mix_info: Mapping[str, Array]) -> Batch:
         """Mixes a batch just as an earlier call did; draws and counts nothing.

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from datarax.operators.batch_mix_operator import BatchMixOperatorConfig
 
 
+def names(option: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The field names in an option that is one name, several or none."""
+    if option is None:
+        return ()
+    return (option,) if isinstance(option, str) else option
+
+
 def check_draws(config: BatchMixOperatorConfig, owner: str) -> None:
     """Raises unless the options about λ, boxes, groups and probabilities fit each other."""
     require_choice(owner, "mode", config.mode, ("mixup", "cutmix", "both"))

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from datarax.core.element_batch import Batch
+from datarax.operators._mix import run
 
 if TYPE_CHECKING:
     from datarax.operators.batch_mix_operator import BatchMixOperator
@@ -22,8 +23,20 @@ def mix_into(
     operator: BatchMixOperator, batch: Batch, spent: dict[str, Array], *, names: tuple[str, ...]
 ) -> tuple[dict[str, Array], Any]:
     """The named fields and the states of the mixed batch, in the memory of the spent arrays."""
-    mixed = operator.apply_batch(batch)
-    return {name: mixed.data[name] for name in names}, mixed.states
+    out = operator.apply_batch(batch)
+    return {name: out.data[name] for name in names}, out.states
+
+
+def mixed(operator: BatchMixOperator, batch: Batch, spent: Batch) -> Batch:
+    """The mixed batch, its images in the memory of those of `spent`."""
+    owner = operator._label()
+    setup = run.setup(owner, operator.config, batch)
+    arrays = spent_arrays(owner, batch, spent, setup.images + setup.pasted)
+    plain = batch.replace(metadata=None, batch_metadata=None)
+    fields, states = mix_into(operator, plain, arrays, names=setup.touched)
+    # What mixing does not change stays the same objects.
+    states = states if operator.config.mix_info else batch.states
+    return batch.replace(data={**batch.data, **fields}, states=states)
 
 
 def spent_arrays(owner: str, batch: Batch, spent: Batch, names: Sequence[str]) -> dict[str, Array]:
