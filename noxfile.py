@@ -40,6 +40,8 @@ PROJECTS = {
 NAMESPACES = ("datarax", "datarax/core", "datarax/operators/modality")
 ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
 INTEGRATION = ("tests-integration", "README.md", "docs")
+# Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
+QUICK_COMPILES = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 NO_SOURCE_TREE = {"PYTHONPATH": None}
 
 
@@ -152,7 +154,7 @@ def unit(session: nox.Session, dist: str) -> None:
 def integration(session: nox.Session) -> None:
     """All packages together on the CPU, on each interpreter that is present."""
     install(session, list(PROJECTS), "test", *group("integration"))
-    run_tests(session, *INTEGRATION)
+    run_tests(session, *INTEGRATION, **({} if session.python == "3.11" else QUICK_COMPILES))
 
 
 @nox.session(requires=["build"])
@@ -161,10 +163,8 @@ def lowest(session: nox.Session) -> None:
     oldest = ["-c", "constraints/lowest.txt"]
     install(session, list(PROJECTS), "test", *group("integration"), *oldest)
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
-    # Most of the time goes into compiling, and the other sessions see what is optimised.
-    fast = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    run_tests(session, *packages, **fast)
-    run_tests(session, *INTEGRATION, **fast)
+    run_tests(session, *packages, **QUICK_COMPILES)
+    run_tests(session, *INTEGRATION, **QUICK_COMPILES)
 
 
 def python_with_jax() -> str | None:
