@@ -57,6 +57,8 @@ parser.add_argument("--epochs", type=int, default=10, help="of each training")
 
 in_notebook = "ipykernel" in sys.modules
 options = parser.parse_args([] if in_notebook else None)
+if options.epochs < 1:
+    parser.error(f"--epochs must be 1 or more, got {options.epochs}")
 options.output_dir.mkdir(parents=True, exist_ok=True)
 if not in_notebook:
     matplotlib.use("Agg")  # draws to files, needs no screen
@@ -190,8 +192,8 @@ print(original_batch)
 # %% [markdown]
 # ## Part 2: MixUp
 #
-# `BatchMixOperator` is the next stage. Its random stream is called "mixup" here. As in the paper,
-# one λ is drawn for the whole batch; each image gets a partner, which is never itself.
+# `BatchMixOperator` is the next stage. Its random stream is called "mixup" here. As in the authors'
+# code, one λ is drawn for the whole batch; each image gets a partner, which is never itself.
 
 
 # %%
@@ -467,13 +469,15 @@ class Classifier(nnx.Module):
 # %%
 @nnx.jit
 def train_step(model, optimizer, batch):
+    """Improves the model; the means of the loss and of the largest weight in each label."""
+
     def loss_of(model):
         losses = optax.softmax_cross_entropy(model(batch["image"]), batch["label"])
         return masked_mean(losses, batch.valid_mask)
 
     loss, gradients = nnx.value_and_grad(loss_of)(model)
     optimizer.update(model, gradients)
-    return loss
+    return jnp.stack([loss, masked_mean(batch["label"].max(axis=1), batch.valid_mask)])
 
 
 @nnx.jit
@@ -555,22 +559,24 @@ def train(name):
     losses, accuracies, weights, seconds = [], [], [], []
     for _ in range(options.epochs):
         start = time.perf_counter()
-        epoch_losses = []
+        means, counts = [], []
         for batch in pipeline:
-            epoch_losses.append(train_step(model, optimizer, batch))
-            weights.append(masked_mean(batch["label"].max(axis=1), batch.valid_mask))
+            means.append(train_step(model, optimizer, batch))
+            counts.append(batch.valid_mask.sum())
             progress.update()
-        losses.append(float(np.mean(epoch_losses)))
+        loss, weight = np.average(means, axis=0, weights=counts)
         seconds.append(time.perf_counter() - start)
         accuracy, confidence = evaluate(model)
+        losses.append(loss)
+        weights.append(weight)
         accuracies.append(accuracy)
-        progress.set_postfix(loss=f"{losses[-1]:.2f}", accuracy=f"{accuracy:.1%}", refresh=False)
+        progress.set_postfix(loss=f"{loss:.2f}", accuracy=f"{accuracy:.1%}", refresh=False)
     progress.close()
     return {
         "losses": losses,
         "accuracies": accuracies,
         "confidence": confidence,
-        "weight": float(np.mean(weights)),
+        "weight": np.mean(weights),
         "speed": len(pipeline.source) / min(seconds),
     }
 
@@ -619,5 +625,5 @@ print(", ".join(sorted(path.name for path in options.output_dir.glob("*.png"))))
 # 2. Labels must be weights of classes, hence one-hot first; or set `num_classes` and hand in class
 #    numbers.
 # 3. Train with soft cross-entropy, and never mix when you evaluate.
-# 4. α near 0 leaves most images nearly as they were; larger α mixes more.
+# 4. Larger α mixes more; with α near 0, most images are nearly unmixed.
 # 5. Padding is never mixed and must not be averaged: use `valid_mask`.
