@@ -108,6 +108,44 @@ def test_a_changed_nested_attribute_is_seen():
     assert float(op(batch())["x"][3]) == 99
 
 
+@pytest.mark.parametrize("library", [jnp, np], ids=["jax", "numpy"])
+def test_a_plain_array_is_a_constant_of_the_operator(library):
+    """An array attribute is used, exchanged, copied and cloned, and is no part of the state."""
+
+    class Center(OperatorModule):
+        def __init__(self, config, mean):
+            super().__init__(config)
+            self.mean = mean
+
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return {"x": data["x"] - self.mean}, state, metadata
+
+    op = Center(OperatorConfig(), library.asarray(np.float32(1)))
+    assert float(op(batch())["x"][3]) == 2
+    for twin in (op.copy(), op.clone()):
+        assert float(twin(batch())["x"][3]) == 2
+    assert "mean" not in op.get_state()
+    op.set_state(op.get_state())
+    op.mean = library.asarray(np.float32(3))
+    assert float(op(batch())["x"][3]) == 0
+
+
+def test_a_plain_array_that_changes_in_a_call_is_refused():
+    """A change that a compiled call would lose is an error that names the attribute."""
+
+    class Tally(OperatorModule):
+        def __init__(self, config):
+            super().__init__(config)
+            self.total = jnp.float32(0)
+
+        def apply_batch(self, batch, stats=None):
+            self.total = self.total + batch["x"].sum()
+            return batch
+
+    with pytest.raises(ValueError, match=r"Tally changed its array total .* in an nnx.Variable"):
+        Tally(OperatorConfig())(batch())
+
+
 def test_variables_tell_the_truth_after_every_call():
     """State that apply_batch changes is in its Variable at once, for split and checkpoints."""
 

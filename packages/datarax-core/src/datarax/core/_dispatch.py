@@ -25,7 +25,6 @@ from flax.nnx import tracers
 
 from datarax.core import _recording
 from datarax.core._cache import IdentityCache
-from datarax.core._state import variables
 from datarax.core.element_batch import Batch
 from datarax.core.module import increased
 
@@ -76,7 +75,7 @@ class Binding:
             if node is not operator and _contents(node) is not None
         ]
         self._seen = self._attributes(operator)
-        self.variables = [variable for _, variable in variables(operator)]
+        self.leaves = _leaves(operator)
         self.run = _shared_run(graphdef, state)
         self.cache = IdentityCache()
 
@@ -86,10 +85,23 @@ class Binding:
             found += _contents(node) or ()
         return found
 
+    def values(self) -> list[Any]:
+        """What the Variables hold now, and the arrays that the operator holds as such."""
+        return [_value(leaf) for leaf in self.leaves]
+
     def is_current(self, operator: OperatorModule) -> bool:
         """Whether every attribute in the operator's graph is still the same object."""
         now, seen = self._attributes(operator), self._seen
         return len(now) == len(seen) and all(map(is_, now, seen))
+
+
+def _leaves(operator: nnx.Module) -> list[Any]:
+    """The Variables, and the arrays that the operator holds as such, which are constants."""
+    return [leaf for _, leaf in nnx.to_flat_state(nnx.state(operator))]
+
+
+def _value(leaf: Any) -> Any:
+    return leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
 
 
 def _contents(node: Any) -> Any:
@@ -134,35 +146,49 @@ def _shared_run(graphdef: Any, state: Any) -> Run:
 
 def _compiled(graphdef: Any, state: Any) -> Run:
     # The Variables' types and metadata; their values come with each call.
-    empty = [(path, variable.replace(None)) for path, variable in nnx.to_flat_state(state)]
+    empty = [
+        (path, leaf.replace(None) if isinstance(leaf, nnx.Variable) else None)
+        for path, leaf in nnx.to_flat_state(state)
+    ]
 
     def run(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
         filled = [
-            (path, variable.replace(value))
+            (path, value if variable is None else variable.replace(value))
             for (path, variable), value in zip(empty, values, strict=True)
         ]
         operator = nnx.merge(graphdef, nnx.from_flat_state(filled))
-        own = [variable for _, variable in variables(operator)]
+        own = _leaves(operator)
         with _recording.recording(batch.valid_mask) as recorder:
             out = process(operator, batch)
+        _require_constants(operator, own)
         updated, advanced, counted = [], [], []
-        for number, (variable, old) in enumerate(zip(own, values, strict=True)):
-            new = variable.get_raw_value()
-            times, last = recorder.draws.get(id(variable), (0, None))
+        for number, (leaf, old) in enumerate(zip(own, values, strict=True)):
+            new = _value(leaf)
+            times, last = recorder.draws.get(id(leaf), (0, None))
             if times and new is last:
                 advanced.append((number, times))
             elif not _same_leaves(new, old):
                 updated.append(number)
-            if id(variable) in recorder.counted:
-                counted.append((number, recorder.counted[id(variable)]))
+            if id(leaf) in recorder.counted:
+                counted.append((number, recorder.counted[id(leaf)]))
         position = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(batch))}
         leaves, structure = jax.tree.flatten(out)
         sources = tuple(position.get(id(leaf), -1) for leaf in leaves)
         fresh = [leaf for leaf, source in zip(leaves, sources, strict=True) if source < 0]
         recipe = Recipe(structure, sources, tuple(updated), tuple(advanced), tuple(counted))
-        return [own[number].get_raw_value() for number in updated], fresh, recipe
+        return [_value(own[number]) for number in updated], fresh, recipe
 
     return jax.jit(run)
+
+
+def _require_constants(operator: OperatorModule, before: list[Any]) -> None:
+    arrays = {id(leaf) for leaf in before if not isinstance(leaf, nnx.Variable)}
+    for path, leaf in nnx.to_flat_state(nnx.state(operator)):
+        if not isinstance(leaf, nnx.Variable) and id(leaf) not in arrays:
+            raise ValueError(
+                f"{operator._label()} changed its array {'.'.join(map(str, path))} during a call, "
+                "which would be lost; keep what changes in an nnx.Variable"
+            )
 
 
 def _same_leaves(new: Any, old: Any) -> bool:
@@ -202,13 +228,13 @@ def call(operator: OperatorModule, batch: Batch) -> Batch:
 
 
 def _run(binding: Binding, batch: Batch) -> tuple[list[Any], Recipe]:
-    values = [variable.get_raw_value() for variable in binding.variables]
+    values = binding.values()
     updates, fresh, recipe = binding.run(values, batch)
     for number, value in zip(recipe.updated, updates, strict=True):
-        binding.variables[number].set_raw_value(value)
+        binding.leaves[number].set_raw_value(value)
     for number, times in recipe.advanced:
         count = values[number]
-        binding.variables[number].set_raw_value(count + count.dtype.type(times))
+        binding.leaves[number].set_raw_value(count + count.dtype.type(times))
     if recipe.counted:
         _count(binding, recipe, batch.valid_mask)
     return fresh, recipe
@@ -221,7 +247,7 @@ def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
     )
     rows = (np if on_host else jnp).count_nonzero(valid_mask)
     for number, times in recipe.counted:
-        variable = binding.variables[number]
+        variable = binding.leaves[number]
         variable.set_raw_value(increased(variable.get_raw_value(), rows * times))
 
 
@@ -229,7 +255,7 @@ def _remembered(
     operator: OperatorModule, binding: Binding, batch: Batch, inputs: list[Any], structure: Any
 ) -> tuple[list[Any], Recipe]:
     counter = operator._operation_count
-    held = [v.get_raw_value() for v in binding.variables if v is not counter]
+    held = [_value(leaf) for leaf in binding.leaves if leaf is not counter]
     fixed = jax.tree.leaves(held)
     result = binding.cache.get(structure, inputs, fixed)
     if result is not None:

@@ -20,9 +20,10 @@ class Statistics(nnx.Variable[dict[str, Any]]):
 
 
 def variables(module: nnx.Module) -> Iterator[tuple[Path, nnx.Variable[Any]]]:
-    """Every Variable of the module once, with its path."""
-    for path, variable in nnx.to_flat_state(nnx.state(module)):
-        yield tuple(map(str, path)), variable
+    """Every Variable of the module once, with its path; arrays held as such are constants."""
+    for path, leaf in nnx.to_flat_state(nnx.state(module)):
+        if isinstance(leaf, nnx.Variable):
+            yield tuple(map(str, path)), leaf
 
 
 def read(module: nnx.Module) -> dict[str, Any]:
