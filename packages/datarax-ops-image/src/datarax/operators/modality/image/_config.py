@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from datarax.core._modality_config import ModalityOperatorConfig, require_number
 from datarax.core.config import require_bools, require_names
-from datarax.core.modality import ModalityOperatorConfig, require_number
 from datarax.operators.modality.image import _option_types as types
 from datarax.operators.modality.image._option_types import Length as Length
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from datarax.core.modality import require_number
+from datarax.core._modality_config import require_number
 
 Length = int | float | tuple[int, int] | tuple[float, float]
 

@@ -33,6 +33,8 @@ from datarax.operators.modality.image._config import (
 )
 from datarax.operators.modality.image._given import Patches, given_patches
 
+__all__ = ["PatchDropoutOperator", "PatchDropoutOperatorConfig"]
+
 IMAGE = FieldDomain(
     "image",
     layouts=(("height", "width"), ("height", "width", "channel")),
