@@ -147,7 +147,7 @@ def keras_jit(work: Workload) -> Call:
     import keras
 
     kind = {"mixup": keras.layers.MixUp, "cutmix": keras.layers.CutMix}[work.mode]
-    layer = kind(seed=0, dtype=work.dtype)
+    layer = kind(seed=0)
     data = jax.device_put({"images": work.images(), "labels": work.labels()})
     layer({name: values[:2] for name, values in data.items()}, training=True)
     state = [variable.value for variable in layer.non_trainable_variables]
