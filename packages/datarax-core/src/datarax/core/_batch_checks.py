@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from datarax.core import _rows
 
@@ -37,7 +38,7 @@ def as_mask(mask: Any) -> np.ndarray | jax.Array:
 def narrowed(old: Any, new: Any) -> np.ndarray | jax.Array:
     """The new mask, which must not turn padding into records."""
     new = as_mask(new)
-    if isinstance(old, jax.core.Tracer) or isinstance(new, jax.core.Tracer):
+    if isinstance(old, Tracer) or isinstance(new, Tracer):
         return old & new
     if new.shape == old.shape and (wrong := np.asarray(new) & ~np.asarray(old)).any():
         raise ValueError(
@@ -54,7 +55,7 @@ def as_uint32(name: str, value: Any) -> Any:
     array = _rows.as_leaf(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return array.astype(jnp.uint32)
     host = np.asarray(array)
     if host.size and not 0 <= host.min() <= host.max() < 2**32:

@@ -53,7 +53,7 @@ def own_streams(owner: str, rngs: nnx.Rngs | None, names: Sequence[str]) -> nnx.
     own = nnx.Rngs(**owned)
     for name in names:
         # On the host: a count on the device would be one more buffer in and out of every call.
-        own[name].count.set_value(np.uint32(0))
+        own[name].count.set_raw_value(np.uint32(0))  # pyright: ignore[reportArgumentType]
     return own
 
 
@@ -106,8 +106,8 @@ def stage_ordinal(ordinal: int) -> Iterator[None]:
 
 def record_keys(
     base: Key[Array, ""],
-    epoch: UInt32[Array, ""] | None,
-    record_index: UInt32[Array, "*batch"],
+    epoch: UInt32[np.ndarray | Array, ""] | None,
+    record_index: UInt32[np.ndarray | Array, "*batch"],
 ) -> Key[Array, "*batch"]:
     """One threefry key a record: a pure function of base key, epoch and record index.
 
@@ -128,9 +128,9 @@ def record_keys(
 
 def first_valid_key(
     base: Key[Array, ""],
-    epoch: UInt32[Array, ""] | None,
-    record_index: UInt32[Array, " batch"],
-    valid_mask: Bool[Array, " batch"],
+    epoch: UInt32[np.ndarray | Array, ""] | None,
+    record_index: UInt32[np.ndarray | Array, " batch"],
+    valid_mask: Bool[np.ndarray | Array, " batch"],
 ) -> Key[Array, ""]:
     """The key of the first valid row's record, for operators that draw once for a batch."""
     first = jnp.argmax(jnp.asarray(valid_mask))

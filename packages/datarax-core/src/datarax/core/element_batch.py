@@ -10,6 +10,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Bool, UInt32
 
 from datarax.core import _batch_checks, _rows
@@ -341,7 +342,7 @@ class Batch:
     def __repr__(self) -> str:
         try:
             parts = [f"{self.batch_size} rows"]
-            if not isinstance(self.valid_mask, jax.core.Tracer):
+            if not isinstance(self.valid_mask, Tracer):
                 parts.append(f"{int(np.asarray(self.valid_mask).sum())} valid")
             parts.append(f"data={_rows.spec_text(self.data)}")
             if jax.tree.leaves(self.states):

@@ -56,6 +56,8 @@ class DataraxModule(nnx.Module):
     0.5
     """
 
+    _constructor: ConstructorArguments
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         object.__setattr__(self, "_constructor", ConstructorArguments(args, kwargs))
@@ -79,7 +81,8 @@ class DataraxModule(nnx.Module):
             raise TypeError(
                 f"rngs must be nnx.Rngs or None, got {type(rngs).__name__}; pass nnx.Rngs(0)"
             )
-        self.config = config
+        # Subclasses have configs of their own types.
+        self.config: Any = config
         self.name = name
         self.stochastic: bool = getattr(config, "stochastic", False)
         self.stream_name: str | None = None
@@ -126,7 +129,9 @@ class DataraxModule(nnx.Module):
         self._operation_count.set_value(np.zeros((2, 2), np.uint32))
 
     def count_operations(
-        self, valid_mask: Bool[Array, " batch"], applied: Bool[Array, " batch"] | None = None
+        self,
+        valid_mask: Bool[np.ndarray | Array, " batch"],
+        applied: Bool[np.ndarray | Array, " batch"] | None = None,
     ) -> None:
         """Adds the valid rows to the counts.
 

@@ -53,7 +53,6 @@ class OperatorModule(DataraxModule):
                 f"got {type(config).__name__}"
             )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: OperatorConfig = config
 
     def apply(
         self,
@@ -126,6 +125,8 @@ class OperatorModule(DataraxModule):
         if not self.stochastic:
             yield None
             return
+        assert self.rngs is not None
+        assert self.stream_name is not None
         stream = self.rngs[self.stream_name]
         rows = batch.batch_size
         shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), batch.data)
