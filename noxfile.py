@@ -41,6 +41,8 @@ NAMESPACES = ("datarax", "datarax/core", "datarax/operators/modality")
 ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
 INTEGRATION = ("tests-integration", "README.md", "docs")
 # Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
+# The tutorial, which trains a model, runs once, beside `demo`.
+ONCE = ("tests-integration/test_tutorial.py", "docs/tutorial.md")
 QUICK_COMPILES = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 NO_SOURCE_TREE = {"PYTHONPATH": None}
 
@@ -130,6 +132,11 @@ def run_tests(session: nox.Session, *targets: str, **env: str) -> None:
     session.run("pytest", *targets, *options, env=NO_SOURCE_TREE | env)
 
 
+def without_tutorial() -> list[str]:
+    """Options that leave out what only one session has to run."""
+    return [f"--ignore={path}" for path in ONCE]
+
+
 def installed_modules(session: nox.Session, dist: str) -> list[str]:
     """The installed files of a distribution that are Python modules."""
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -154,7 +161,10 @@ def unit(session: nox.Session, dist: str) -> None:
 def integration(session: nox.Session) -> None:
     """All packages together on the CPU, on each interpreter that is present."""
     install(session, list(PROJECTS), "test", *group("integration"))
-    run_tests(session, *INTEGRATION, **({} if session.python == "3.11" else QUICK_COMPILES))
+    if session.python == "3.11":
+        run_tests(session, *INTEGRATION)
+    else:
+        run_tests(session, *INTEGRATION, *without_tutorial(), **QUICK_COMPILES)
 
 
 @nox.session(requires=["build"])
@@ -164,7 +174,7 @@ def lowest(session: nox.Session) -> None:
     install(session, list(PROJECTS), "test", *group("integration"), *oldest)
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
     run_tests(session, *packages, **QUICK_COMPILES)
-    run_tests(session, *INTEGRATION, **QUICK_COMPILES)
+    run_tests(session, *INTEGRATION, *without_tutorial(), **QUICK_COMPILES)
 
 
 def python_with_jax() -> str | None:
