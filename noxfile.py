@@ -202,7 +202,7 @@ def integration_gpu(session: nox.Session) -> None:
     shutil.rmtree(site, ignore_errors=True)
     env = {"PYTHONPATH": str(site)}
     pip = [python, "-m", "pip", "install", "--target", str(site)]
-    tools = ["beartype", "hatchling", "hypothesis", "pytest", "sybil"]
+    tools = ["hatchling", "hypothesis", "pytest", "sybil"]
     probe = f"import importlib.util as u; print(*(n for n in {tools} if not u.find_spec(n)))"
     missing = session.run(python, "-c", probe, external=True, silent=True).split()
     if missing:
