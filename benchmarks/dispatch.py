@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
+import mix
 import numpy as np
 from harness import Call, Case, main
 
@@ -122,45 +121,15 @@ def mix_nnx_jit(mode: str) -> Call:
     return lambda: jax.block_until_ready(run(operator, batch))
 
 
-def mix_keras(mode: str) -> Call:
-    import os
-
-    os.environ["KERAS_BACKEND"] = "jax"
-    import jax
-    import keras
-
-    layer = {"mixup": keras.layers.MixUp, "cutmix": keras.layers.CutMix}[mode](seed=0)
-    data = jax.device_put({"images": images()["image"], "labels": images()["label"]})
-    state = [variable.value for variable in layer.non_trainable_variables]
-    mix = jax.jit(lambda state, data: layer.stateless_call([], state, data, training=True))
-    return lambda: jax.block_until_ready(mix(state, data))
-
-
-def timm_mixup() -> type:
-    """The Mixup of timm, without the rest of timm, which needs torchvision."""
-    package = importlib.util.find_spec("timm")
-    if package is None or package.origin is None:
-        raise ImportError("timm is not installed")
-    spec = importlib.util.spec_from_file_location(
-        "timm_mixup", Path(package.origin).parent / "data" / "mixup.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Mixup
-
-
-def mix_timm(mode: str) -> Call:
-    import torch
-
-    alphas = {"mixup": (1.0, 0.0), "cutmix": (0.0, 1.0)}[mode]
-    mix = timm_mixup()(mixup_alpha=alphas[0], cutmix_alpha=alphas[1], num_classes=10)
-    x = torch.from_numpy(images()["image"]).permute(0, 3, 1, 2).contiguous()
-    y = torch.from_numpy(images()["label"].argmax(1))
-    return lambda: mix(x, y)
-
-
 def for_mode(build: Callable[[str], Call], mode: str) -> Callable[[], Call]:
     return lambda: build(mode)
+
+
+def peers(mode: str) -> dict[str, Callable[[], Call]]:
+    """The peers of `mix.py`, on the batch of this benchmark."""
+    work = mix.Workload(mode, ROWS, 8, "float32")
+    names = ("monolith, nnx.jit", "keras, jit", "timm, in place", "kornia", "numpy")
+    return {name: lambda make=mix.CONTENDERS[name]: make(work) for name in names}
 
 
 CASES = [
@@ -182,8 +151,7 @@ CASES = [
                 "plain jit": for_mode(mix_plain, mode),
                 "datarax op(batch)": for_mode(mix_ours, mode),
                 "nnx.jit over the operator": for_mode(mix_nnx_jit, mode),
-                "keras, jit": for_mode(mix_keras, mode),
-                "timm, in place": for_mode(mix_timm, mode),
+                **peers(mode),
             },
             reference="plain jit",
             calls=2000,
