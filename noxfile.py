@@ -174,7 +174,7 @@ def lowest(session: nox.Session) -> None:
     install(session, list(PROJECTS), "test", *group("integration"), *oldest)
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
     run_tests(session, *packages, **QUICK_COMPILES)
-    run_tests(session, *INTEGRATION, *without_tutorial(), **QUICK_COMPILES)
+    run_tests(session, "tests-integration", *without_tutorial(), **QUICK_COMPILES)
 
 
 def python_with_jax() -> str | None:

@@ -33,8 +33,10 @@ def require_demo():
 def run_tutorial(folder, *options):
     """What the tutorial prints in a process of its own, with an empty folder as HOME."""
     command = [sys.executable, str(SCRIPT), "--output-dir", str(folder / "figures"), *options]
-    # One device, as users have; the other tests pretend to have eight.
-    home = {"HOME": str(folder), "XLA_FLAGS": "", "MPLBACKEND": "Agg"}
+    # One device, as users have, where the other tests pretend to have eight; and quick compiles,
+    # because no test here depends on the digits of the training, which `demo` runs in full.
+    flags = "--xla_backend_optimization_level=0"
+    home = {"HOME": str(folder), "XLA_FLAGS": flags, "MPLBACKEND": "Agg"}
     done = subprocess.run(
         command, env=os.environ | home, cwd=folder, capture_output=True, text=True, check=False
     )
