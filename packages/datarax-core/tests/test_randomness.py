@@ -60,6 +60,15 @@ def plain(rows=4):
     return Batch.from_arrays({"x": np.zeros((rows, 2), np.float32)})
 
 
+def spread(batch, devices):
+    """The batch with its rows on the first devices."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf, NamedSharding(mesh, P("data") if np.ndim(leaf) else P())),
+        batch,
+    )
+
+
 def drawn(batch):
     return np.asarray(batch["drawn"]["normal"]), np.asarray(batch["drawn"]["bits"])
 
@@ -69,11 +78,12 @@ def same(left, right):
 
 
 @KEYS
-def test_apply_is_pure(implementation):
+@DEVICES
+def test_apply_is_pure(implementation, devices):
     """Rule 1: apply draws nothing itself, so the same parameters give the same result."""
     op = operator(implementation)
     before = op.get_state()
-    params = {"normal": jnp.arange(3.0), "bits": jnp.uint32(1)}
+    params = spread({"normal": jnp.arange(8.0), "bits": jnp.uint32(1)}, devices)
     for _ in range(2):
         data, _, metadata = op.apply({"x": jnp.zeros(2)}, {}, "kept", params)
         assert data["drawn"] is params
@@ -216,6 +226,16 @@ def test_the_sequence_goes_on_after_a_restore(implementation):
     assert same(one(plain()), two(plain()))
 
 
+@KEYS
+@DEVICES
+def test_the_sequence_is_the_same_on_any_number_of_devices(implementation, devices):
+    """Rule 3: where the rows are changes neither the numbers of a call nor their order."""
+    one, two = operator(implementation), operator(implementation)
+    for _ in range(2):
+        assert same(one(plain(8)), two(spread(plain(8), devices)))
+    assert two.rngs.draw.count.get_value() == 2
+
+
 @pytest.mark.parametrize(
     "transform",
     [
@@ -252,8 +272,13 @@ def test_a_failed_call_does_not_advance_the_stream():
 
 
 @KEYS
-def test_others_never_change_an_operators_numbers(implementation):
+@DEVICES
+def test_others_never_change_an_operators_numbers(implementation, devices):
     """Rule 4: other streams, other operators and their calls on the same Rngs do not matter."""
+
+    def plain():
+        return spread(Batch.from_arrays({"x": np.zeros((8, 2), np.float32)}), devices)
+
     key = jax.random.key(3, impl=implementation)
     config = OperatorConfig(stochastic=True, stream_name="draw")
     expected = Draw(config, rngs=nnx.Rngs(draw=key))
@@ -265,7 +290,8 @@ def test_others_never_change_an_operators_numbers(implementation):
     neighbour(plain())
     assert same(twin(plain()), expected(plain()))
     neighbour(plain())
-    assert same(twin(indexed(np.arange(4))), expected(indexed(np.arange(4))))
+    records = spread(indexed(np.arange(8)), devices)
+    assert same(twin(records), expected(records))
     assert same(twin(plain()), expected(plain()))
 
 
