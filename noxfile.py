@@ -40,6 +40,11 @@ PROJECTS = {
 NAMESPACES = ("datarax", "datarax/core", "datarax/operators/modality")
 ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
 INTEGRATION = ("tests-integration", "README.md", "docs")
+# Of the integration tests, those that depend on the versions of JAX and Flax.
+ANY_VERSION = (
+    "tests-integration/test_documented_names.py",
+    "tests-integration/test_training_loop.py",
+)
 # Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
 # The tutorial, which trains a model, runs once, beside `demo`.
 ONCE = ("tests-integration/test_tutorial.py", "docs/tutorial.md")
@@ -169,12 +174,12 @@ def integration(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def lowest(session: nox.Session) -> None:
-    """All tests again on the oldest versions that the packages declare."""
+    """All packages, alone and in a training run, on the oldest versions that they declare."""
     oldest = ["-c", "constraints/lowest.txt"]
     install(session, list(PROJECTS), "test", *group("integration"), *oldest)
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
     run_tests(session, *packages, **QUICK_COMPILES)
-    run_tests(session, "tests-integration", *without_tutorial(), **QUICK_COMPILES)
+    run_tests(session, *ANY_VERSION, **QUICK_COMPILES)
 
 
 def python_with_jax() -> str | None:
