@@ -47,7 +47,7 @@ ANY_VERSION = (
 )
 # Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
 # The tutorial, which trains a model, runs once, beside `demo`.
-ONCE = ("tests-integration/test_tutorial.py", "docs/tutorial.md")
+ONCE = ("tests-integration/test_tutorial.py",)
 QUICK_COMPILES = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 NO_SOURCE_TREE = {"PYTHONPATH": None}
 
@@ -169,7 +169,7 @@ def integration(session: nox.Session) -> None:
     if session.python == "3.11":
         run_tests(session, *INTEGRATION)
     else:
-        run_tests(session, *INTEGRATION, *without_tutorial(), **QUICK_COMPILES)
+        run_tests(session, "tests-integration", *without_tutorial(), **QUICK_COMPILES)
 
 
 @nox.session(requires=["build"])
