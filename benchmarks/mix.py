@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import floors
 import numpy as np
 from harness import Call, Case, main
 
@@ -31,8 +32,9 @@ class Workload:
         return f"{self.mode}, {self.rows} x {self.side} px, {self.dtype}"
 
     def images(self) -> np.ndarray:
-        values = np.random.default_rng(0).integers(0, 255, (self.rows, self.side, self.side, 3))
-        return values.astype(self.dtype) / (1 if self.dtype == "uint8" else np.float32(255))
+        shape = (self.rows, self.side, self.side, 3)
+        values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        return values if self.dtype == "uint8" else values / np.float32(255)
 
     def classes(self) -> np.ndarray:
         return np.random.default_rng(1).integers(0, CLASSES, self.rows)
@@ -44,31 +46,6 @@ class Workload:
     def alphas(self) -> tuple[float, float]:
         """α of MixUp and of CutMix, 0 where it is not wanted."""
         return (1.0, 0.0) if self.mode == "mixup" else (0.0, 1.0)
-
-
-def floor_fresh(work: Workload) -> Call:
-    import jax
-
-    add, images = jax.jit(lambda x: x + x.dtype.type(1)), jax.device_put(work.images())
-    return lambda: jax.block_until_ready(add(images))
-
-
-def floor_recycled(work: Workload) -> Call:
-    import jax
-
-    add = jax.jit(lambda x: x + x.dtype.type(1), donate_argnums=0)
-    held = [jax.device_put(work.images())]
-
-    def call() -> None:
-        held[0] = jax.block_until_ready(add(held[0]))
-
-    return call
-
-
-def floor_copy(work: Workload) -> Call:
-    images = work.images()
-    into = images.copy()
-    return lambda: np.copyto(into, images)
 
 
 def operator(work: Workload, **options):
@@ -250,9 +227,6 @@ def numpy_plain(work: Workload) -> Call:
 
 
 CONTENDERS: dict[str, Callable[[Workload], Call]] = {
-    "floor: x + 1, fresh": floor_fresh,
-    "floor: x + 1, recycled": floor_recycled,
-    "floor: np.copyto": floor_copy,
     "ours": ours,
     "ours, recycled": ours_recycled,
     "ours, granularity record": ours_per_record,
@@ -268,8 +242,11 @@ CONTENDERS: dict[str, Callable[[Workload], Call]] = {
 
 
 def case(work: Workload, calls: int) -> Case:
-    contenders = {name: lambda make=make: make(work) for name, make in CONTENDERS.items()}
-    return Case(work.name, contenders, reference="floor: x + 1, fresh", calls=calls)
+    contenders = {
+        name: lambda floor=floor: floor(work.images()) for name, floor in floors.FLOORS.items()
+    }
+    contenders |= {name: lambda make=make: make(work) for name, make in CONTENDERS.items()}
+    return Case(work.name, contenders, reference=floors.REFERENCE, calls=calls)
 
 
 CASES = [

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import floors
 import numpy as np
 from harness import Call, Case, main
 
@@ -33,34 +35,14 @@ class Workload:
         )
 
     def images(self) -> np.ndarray:
-        values = np.random.default_rng(0).integers(0, 255, (self.rows, self.side, self.side, 3))
-        return (
-            (values / 255).astype("float32") if self.dtype == "float32" else values.astype("uint8")
-        )
+        shape = (self.rows, self.side, self.side, 3)
+        values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        return values if self.dtype == "uint8" else values / np.float32(255)
 
     @property
     def area(self) -> float:
         """A patch's area as a fraction of the image's."""
         return (self.size / self.side) ** 2
-
-
-def floor_fresh(work: Workload) -> Call:
-    import jax
-
-    add, images = jax.jit(lambda x: x + x.dtype.type(1)), jax.device_put(work.images())
-    return lambda: jax.block_until_ready(add(images))
-
-
-def floor_recycled(work: Workload) -> Call:
-    import jax
-
-    add = jax.jit(lambda x: x + x.dtype.type(1), donate_argnums=0)
-    held = [jax.device_put(work.images())]
-
-    def call() -> None:
-        held[0] = jax.block_until_ready(add(held[0]))
-
-    return call
 
 
 def operator(work: Workload, **options):
@@ -104,20 +86,27 @@ def ours_indexed(work: Workload) -> Call:
     return lambda: jax.block_until_ready(drop(images))
 
 
-def ours_donated(work: Workload, **options) -> Call:
-    """A step of the user's own that gives its images away, as a training step does."""
+def ours_recycled(work: Workload) -> Call:
     import jax
 
-    drop, given = operator(work, **options), batch(work, record_index=np.arange(work.rows))
-    rest = given.replace(data={})
-    held = [given["image"]]
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(images, rest):
-        return drop(rest.replace(data={"image": images}))["image"]
+    drop, images = operator(work), batch(work)
+    held = [drop(images)]
 
     def call() -> None:
-        held[0] = jax.block_until_ready(step(held[0], rest))
+        held[0] = jax.block_until_ready(drop.recycle(images, spent=held[0]))
+
+    return call
+
+
+def ours_donated(work: Workload, **options) -> Call:
+    """Over the images themselves, as timm does it."""
+    import jax
+
+    drop = operator(work, **options)
+    held = [batch(work)]
+
+    def call() -> None:
+        held[0] = jax.block_until_ready(drop.recycle(held[0], spent=held[0]))
 
     return call
 
@@ -250,9 +239,8 @@ def albumentations_loop(work: Workload) -> Call:
 
 def case(work: Workload, calls: int) -> Case:
     contenders = {
-        "floor: x + 1, fresh": floor_fresh,
-        "floor: x + 1, recycled": floor_recycled,
         "ours": ours,
+        "ours, recycled": ours_recycled,
         "ours, record_index": ours_indexed,
         "ours, donated": ours_donated,
         "ours, donated, in_place": functools.partial(ours_donated, in_place=True),
@@ -265,18 +253,24 @@ def case(work: Workload, calls: int) -> Case:
         "numpy, loop on a copy": numpy_loop,
     }
     prepared = {name: functools.partial(make, work) for name, make in contenders.items()}
-    return Case(work.name, prepared, reference="floor: x + 1, fresh", calls=calls)
+    return Case(work.name, with_floors(work, prepared), floors.REFERENCE, calls)
+
+
+def with_floors(work: Workload, contenders: dict[str, Callable[[], Call]]) -> dict:
+    prepared = {
+        name: lambda floor=floor: floor(work.images()) for name, floor in floors.FLOORS.items()
+    }
+    return prepared | contenders
 
 
 def growth(counts: tuple[int, ...]) -> Case:
     """Fresh output at 224 px with more and more patches: the cost should stay nearly flat."""
-    contenders = {
-        "floor: x + 1, fresh": functools.partial(floor_fresh, Workload(128, 224, "float32", 1, 32))
-    }
+    contenders = {}
     for count in counts:
         work = Workload(128, 224, "float32", count, 32)
         contenders[f"ours, {count} patches"] = functools.partial(ours, work)
-    return Case("128 x 224 px, float32, growing numbers", contenders, "floor: x + 1, fresh", 40)
+    name = "128 x 224 px, float32, growing numbers"
+    return Case(name, with_floors(work, contenders), floors.REFERENCE, 40)
 
 
 CASES = (

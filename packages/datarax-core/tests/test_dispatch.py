@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from datarax.core import _dispatch
+from datarax.core import _compiled, _dispatch
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
@@ -194,11 +194,11 @@ def test_a_dropped_operator_is_freed(traced):
 
 def test_the_shared_calls_are_bounded(monkeypatch, traced):
     """The oldest static part is forgotten when too many are kept."""
-    monkeypatch.setattr(_dispatch, "_runs", type(_dispatch._runs)())
-    monkeypatch.setattr(_dispatch, "MAX_SHARED_RUNS", 2)
+    monkeypatch.setattr(_compiled, "_runs", type(_compiled._runs)())
+    monkeypatch.setattr(_compiled, "MAX_SHARED_RUNS", 2)
     for name in "abc":
         traced(OperatorConfig(), name=name)(batch())
-    assert len(_dispatch._runs) == 2
+    assert len(_compiled._runs) == 2
 
 
 def test_disable_jit_gives_the_same(traced):

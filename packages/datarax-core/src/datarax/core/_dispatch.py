@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +20,8 @@ import numpy as np
 from flax import nnx
 from flax.nnx import tracers
 
-from datarax.core import _recording
 from datarax.core._cache import IdentityCache
+from datarax.core._compiled import Recipe, process, shared_run, value_of, variables_of
 from datarax.core.element_batch import Batch
 from datarax.core.module import increased
 
@@ -32,33 +29,8 @@ if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
 
 
-MAX_SHARED_RUNS = 512
-
 with jax.ensure_compile_time_eval():
     _EAGER = tracers.TraceState()
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Recipe:
-    """How to put a call's result together.
-
-    Attributes:
-      structure: the resulting batch's tree structure.
-      sources: for each of its leaves, the number of the input leaf that it is, or -1 for a new one.
-      updated: numbers of the Variables with a new value, in the order of these values.
-      advanced: numbers of the streams' counts, and how often each advanced.
-      counted: numbers of the operation counts, and how often each counted all valid rows.
-    """
-
-    structure: Any
-    sources: tuple[int, ...]
-    updated: tuple[int, ...]
-    advanced: tuple[tuple[int, int], ...]
-    counted: tuple[tuple[int, int], ...]
-
-
-Run = Callable[[Sequence[Any], Batch], tuple[list[Any], list[Any], Recipe]]
 
 
 class Binding:
@@ -75,8 +47,8 @@ class Binding:
             if node is not operator and _contents(node) is not None
         ]
         self._seen = self._attributes(operator)
-        self.leaves = _leaves(operator)
-        self.run = _shared_run(graphdef, state)
+        self.leaves = variables_of(operator)
+        self.run = shared_run(graphdef, state)
         self.cache = IdentityCache()
 
     def _attributes(self, operator: OperatorModule) -> list[Any]:
@@ -87,21 +59,12 @@ class Binding:
 
     def values(self) -> list[Any]:
         """What the Variables hold now, and the arrays that the operator holds as such."""
-        return [_value(leaf) for leaf in self.leaves]
+        return [value_of(leaf) for leaf in self.leaves]
 
     def is_current(self, operator: OperatorModule) -> bool:
         """Whether every attribute in the operator's graph is still the same object."""
         now, seen = self._attributes(operator), self._seen
         return len(now) == len(seen) and all(map(is_, now, seen))
-
-
-def _leaves(operator: nnx.Module) -> list[Any]:
-    """The Variables, and the arrays that the operator holds as such, which are constants."""
-    return [leaf for _, leaf in nnx.to_flat_state(nnx.state(operator))]
-
-
-def _value(leaf: Any) -> Any:
-    return leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
 
 
 def _contents(node: Any) -> Any:
@@ -112,7 +75,6 @@ def _contents(node: Any) -> Any:
     return node if isinstance(node, list) else None
 
 
-_runs: OrderedDict[Any, Run] = OrderedDict()
 _bindings: weakref.WeakKeyDictionary[OperatorModule, Binding] = weakref.WeakKeyDictionary()
 
 
@@ -129,89 +91,6 @@ def forget_results(operator: OperatorModule) -> None:
         _bindings[operator].cache.clear()
 
 
-def _shared_run(graphdef: Any, state: Any) -> Run:
-    """The jitted call for this static part: a new one, or that of an equal operator before."""
-    try:
-        run = _runs.get(graphdef)
-    except TypeError:
-        # An attribute that cannot be hashed: the operator keeps its compiled call for itself.
-        return _compiled(graphdef, state)
-    if run is None:
-        run = _runs[graphdef] = _compiled(graphdef, state)
-    _runs.move_to_end(graphdef)
-    while len(_runs) > MAX_SHARED_RUNS:
-        _runs.popitem(last=False)
-    return run
-
-
-def _compiled(graphdef: Any, state: Any) -> Run:
-    # The Variables' types and metadata; their values come with each call.
-    empty = [
-        (path, leaf.replace(None) if isinstance(leaf, nnx.Variable) else None)
-        for path, leaf in nnx.to_flat_state(state)
-    ]
-
-    def run(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
-        filled = [
-            (path, value if variable is None else variable.replace(value))
-            for (path, variable), value in zip(empty, values, strict=True)
-        ]
-        operator = nnx.merge(graphdef, nnx.from_flat_state(filled))
-        own = _leaves(operator)
-        with _recording.recording(batch.valid_mask) as recorder:
-            out = process(operator, batch)
-        _require_constants(operator, own)
-        updated, advanced, counted = [], [], []
-        for number, (leaf, old) in enumerate(zip(own, values, strict=True)):
-            new = _value(leaf)
-            times, last = recorder.draws.get(id(leaf), (0, None))
-            if times and new is last:
-                advanced.append((number, times))
-            elif not _same_leaves(new, old):
-                updated.append(number)
-            if id(leaf) in recorder.counted:
-                counted.append((number, recorder.counted[id(leaf)]))
-        position = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves(batch))}
-        leaves, structure = jax.tree.flatten(out)
-        sources = tuple(position.get(id(leaf), -1) for leaf in leaves)
-        fresh = [leaf for leaf, source in zip(leaves, sources, strict=True) if source < 0]
-        recipe = Recipe(structure, sources, tuple(updated), tuple(advanced), tuple(counted))
-        return [_value(own[number]) for number in updated], fresh, recipe
-
-    return jax.jit(run)
-
-
-def _require_constants(operator: OperatorModule, before: list[Any]) -> None:
-    arrays = {id(leaf) for leaf in before if not isinstance(leaf, nnx.Variable)}
-    for path, leaf in nnx.to_flat_state(nnx.state(operator)):
-        if not isinstance(leaf, nnx.Variable) and id(leaf) not in arrays:
-            raise ValueError(
-                f"{operator._label()} changed its array {'.'.join(map(str, path))} during a call, "
-                "which would be lost; keep what changes in an nnx.Variable"
-            )
-
-
-def _same_leaves(new: Any, old: Any) -> bool:
-    new_leaves, new_structure = jax.tree.flatten(new)
-    old_leaves, old_structure = jax.tree.flatten(old)
-    return new_structure == old_structure and all(
-        a is b for a, b in zip(new_leaves, old_leaves, strict=True)
-    )
-
-
-def process(operator: OperatorModule, batch: Batch) -> Batch:
-    """`apply_batch` without metadata in sight, and every valid record counted."""
-    counter, recorder = operator._operation_count, _recording.active()
-    before = counter.get_raw_value()
-    if batch.metadata is not None or batch.batch_metadata is not None:
-        batch = dataclasses.replace(batch, metadata=None, batch_metadata=None)
-    out = operator.apply_batch(batch)
-    noted = recorder is not None and id(counter) in recorder.counted
-    if counter.get_raw_value() is before and not noted:
-        operator.count_operations(batch.valid_mask)
-    return out
-
-
 def call(operator: OperatorModule, batch: Batch) -> Batch:
     """Calls the operator: compiled when run eagerly, inline inside a trace."""
     if not _EAGER.is_valid():
@@ -221,15 +100,40 @@ def call(operator: OperatorModule, batch: Batch) -> Batch:
     if operator.config.cacheable:
         fresh, recipe = _remembered(operator, binding, batch, inputs, structure)
     else:
-        fresh, recipe = _run(binding, batch)
+        values = binding.values()
+        fresh, recipe = _settled(binding, batch, values, binding.run.fresh(values, batch))
+    return _assembled(batch, inputs, fresh, recipe)
+
+
+def recycle(operator: OperatorModule, batch: Batch, spent: Batch) -> Batch:
+    """Calls the operator with the result in the memory of `spent`."""
+    if not _EAGER.is_valid():
+        raise ValueError(
+            f"{operator._label()}.recycle cannot give memory away inside a trace, where the outer "
+            "jit owns it; call the operator, and name the argument in that jit's donate_argnames"
+        )
+    if operator.config.cacheable:
+        raise ValueError(
+            f"{operator._label()} remembers results (cacheable=True), whose memory is not to be "
+            "recycled; call the operator, or set cacheable=False"
+        )
+    binding = _binding(operator)
+    values, inputs = binding.values(), jax.tree.leaves(batch)
+    result = binding.run.recycled(operator._label(), values, batch, spent)
+    return _assembled(batch, inputs, *_settled(binding, batch, values, result))
+
+
+def _assembled(batch: Batch, inputs: list[Any], fresh: list[Any], recipe: Recipe) -> Batch:
     new = iter(fresh)
     leaves = [inputs[source] if source >= 0 else next(new) for source in recipe.sources]
     return _with_metadata(recipe.structure.unflatten(leaves), batch)
 
 
-def _run(binding: Binding, batch: Batch) -> tuple[list[Any], Recipe]:
-    values = binding.values()
-    updates, fresh, recipe = binding.run(values, batch)
+def _settled(
+    binding: Binding, batch: Batch, values: list[Any], result: tuple[list[Any], list[Any], Recipe]
+) -> tuple[list[Any], Recipe]:
+    """What the call made, after the Variables have their new values."""
+    updates, fresh, recipe = result
     for number, value in zip(recipe.updated, updates, strict=True):
         binding.leaves[number].set_raw_value(value)
     for number, times in recipe.advanced:
@@ -255,13 +159,14 @@ def _remembered(
     operator: OperatorModule, binding: Binding, batch: Batch, inputs: list[Any], structure: Any
 ) -> tuple[list[Any], Recipe]:
     counter = operator._operation_count
-    held = [_value(leaf) for leaf in binding.leaves if leaf is not counter]
+    held = [value_of(leaf) for leaf in binding.leaves if leaf is not counter]
     fixed = jax.tree.leaves(held)
     result = binding.cache.get(structure, inputs, fixed)
     if result is not None:
         _count(binding, result[1], batch.valid_mask)
         return result
-    fresh, recipe = _run(binding, batch)
+    values = binding.values()
+    fresh, recipe = _settled(binding, batch, values, binding.run.fresh(values, batch))
     if not recipe.updated and not recipe.advanced:
         binding.cache.put(structure, inputs, fixed, (fresh, recipe))
     return fresh, recipe

@@ -239,7 +239,37 @@ class OperatorModule(DataraxModule):
           ValueError: if the operator must draw from its stream where the stream cannot advance.
         """
         require_batch(self, batch)
+        self._check_values(batch)
         return _dispatch.call(self, batch)
+
+    def recycle(self, batch: Batch, spent: Batch) -> Batch:
+        """`op(batch)`, written into the memory of arrays that nobody needs any more.
+
+        Above some 30 MB, fresh memory costs several times the work itself. In a loop that is done
+        with the previous result: `out = op.recycle(batch, spent=out)`; with the batch itself:
+        `out = op.recycle(batch, spent=batch)`.
+
+        Args:
+          batch: the records.
+          spent: an earlier result of the same shapes, or `batch` itself. Its arrays that the
+            operator makes anew are deleted; those that it passes through stay.
+
+        Returns:
+          What `op(batch)` returns.
+
+        Raises:
+          TypeError: if `batch` or `spent` is not a `Batch`.
+          ValueError: if `spent` does not fit, is on the host, or was recycled before; inside a
+            trace; if the operator is `cacheable`; besides all that the operator raises. Nothing is
+            given away then.
+        """
+        require_batch(self, batch)
+        require_batch(self, spent)
+        self._check_values(batch)
+        return _dispatch.recycle(self, batch, spent)
+
+    def _check_values(self, batch: Batch) -> None:
+        """Raises if values, which a trace does not see, are wrong; checks nothing by default."""
 
     def reset_cache(self) -> None:
         _dispatch.forget_results(self)

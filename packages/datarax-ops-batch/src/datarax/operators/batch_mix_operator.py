@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
 from datarax.core.config import OperatorConfig, require_bools
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule, require_batch
-from datarax.operators._mix import info, options, recycle, run
+from datarax.operators._mix import info, options, run
 from datarax.operators._mix.cutmix import CutMix as CutMix
 from datarax.operators._mix.fmix import FMix as FMix
 from datarax.operators._mix.region import RegionSampler as RegionSampler
@@ -189,21 +190,11 @@ class BatchMixOperator(OperatorModule):
         self.config: BatchMixOperatorConfig = config
         self.prob = Probability(Probability.checked(config.prob))
         self.enabled = Switch(Switch.checked(True))
-        log_alpha = jnp.log(jnp.float32(config.alpha))
+        log_alpha = jnp.asarray(np.log(np.float32(config.alpha)))
         self.log_alpha = nnx.Param(log_alpha) if config.learn_alpha else None
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Mixes a batch: `apply_batch`, compiled once for each shape.
-
-        Raises:
-          KeyError: if a field is missing.
-          TypeError: if a field's dtype cannot be mixed, or `batch` is not a `Batch`.
-          ValueError: if shapes do not fit, or labels that can be read are out of range; see
-            `apply_batch`.
-        """
-        require_batch(self, batch)
+    def _check_values(self, batch: Batch) -> None:
         run.check_label_values(self._label(), self.config, batch)
-        return super().__call__(batch)
 
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> Key[Array, ""]:
         """Returns the key itself: what is drawn from it depends on which rows are valid."""
@@ -237,7 +228,7 @@ class BatchMixOperator(OperatorModule):
             can be read are out of range (others become NaN); or if the stream cannot advance.
         """
         require_batch(self, batch)
-        run.check_label_values(self._label(), self.config, batch)
+        self._check_values(batch)
         setup = run.setup(self._label(), self.config, batch)
         assert self.rngs is not None
         assert self.stream_name is not None
@@ -259,27 +250,6 @@ class BatchMixOperator(OperatorModule):
             return out
         states = info.with_info(self._label(), batch.states, plan, setup.layout)
         return out.replace(states=states)
-
-    def recycle(self, batch: Batch, spent: Batch) -> Batch:
-        """`op(batch)`, written into the images' memory of an earlier result.
-
-        Above some 30 MB, fresh memory costs several times the work itself. Use it in a loop that
-        has no more use for the previous result: `mixed = op.recycle(batch, spent=mixed)`.
-
-        Args:
-          batch: the records.
-          spent: an earlier result of the same shapes; its images are gone afterwards.
-
-        Returns:
-          What `op(batch)` returns.
-
-        Raises:
-          ValueError: if `spent` does not fit, besides all that `apply_batch` raises.
-        """
-        require_batch(self, batch)
-        require_batch(self, spent)
-        run.check_label_values(self._label(), self.config, batch)
-        return recycle.mixed(self, batch, spent)
 
     def replay(self, batch: Batch, mix_info: Mapping[str, Array]) -> Batch:
         """Mixes a batch just as an earlier call did; draws and counts nothing.

@@ -32,4 +32,5 @@ def partners(word: UInt32[Array, " rows"], valid: Bool[Array, " rows"]) -> Int32
     count = valid.sum(dtype=jnp.int32)
     after = jnp.where(own < count - 1, jnp.roll(order, -1), order[0])
     after = jnp.where(own < count, after, order)
-    return jnp.zeros_like(own).at[order].set(after, unique_indices=True)
+    everyone = jnp.zeros_like(own).at[order]
+    return everyone.set(after, unique_indices=True, mode="promise_in_bounds")
