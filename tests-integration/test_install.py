@@ -106,7 +106,7 @@ def test_imports_follow_the_arrows(name):
 @pytest.mark.parametrize("name", SIBLINGS)
 def test_imports_are_declared(name):
     """What a package imports is the standard library or among its own requirements."""
-    declared = {re.sub(r"[-_.]+", "-", line.name).lower() for line in requirements(name)}
+    declared = {re.sub(r"[-_.]+", "-", line.name).lower() for line in requirements(name)} | {name}
     owners = packages_distributions()
     for path in modules(name).values():
         for target in {target.partition(".")[0] for target in imported(path)}:
@@ -121,7 +121,7 @@ def site_with_intruder(folder, later):
     core = {
         file: Path(file.locate()).read_text(encoding="utf-8")
         for file in distribution("datarax-core").files
-        if file.parts[0] == "datarax" and file.suffix == ".py"
+        if file.suffix in (".py", ".pth")
     }
     owned = ("__init__", "core/__init__", "core/config", "core/element_batch", "operators/__init__")
     monolith = {Path(f"datarax/{name}.py"): "" for name in owned}
@@ -135,29 +135,60 @@ def site_with_intruder(folder, later):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("later", "module"),
-    [
-        ("core", "datarax.core.config"),
-        ("core", "datarax.core.element_batch"),
-        ("core", "datarax.operators"),
-        ("core", "datarax.core.statistics"),
-        ("monolith", "datarax.core.statistics"),
-        ("monolith", "datarax.core.checkpoint"),
-    ],
-)
-def test_beside_the_monolith_import_fails_with_the_repair(tmp_path, later, module):
-    """Whichever came last, an import that reaches core says what conflicts and how to repair it."""
-    site = site_with_intruder(tmp_path, later)
+def message_of(code, **environment):
+    """The last line that this code prints to standard error; one traceback, or none."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import {module}"],
-        env={"PYTHONPATH": str(site), "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-S", "-c", code],
+        env={"JAX_PLATFORMS": "cpu"} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    *_, message = done.stderr.strip().splitlines()
+    assert done.stderr.count("Traceback") <= 1
+    return done.stderr.strip().rpartition("\n")[2]
+
+
+def assert_repair(message, site):
     assert message.startswith(f"ImportError: {site}/datarax/__init__.py belongs to the monolithic")
     assert "python -m pip uninstall -y datarax && python -m pip install --force-reinst" in message
     assert "cannot be installed together" in message
-    assert done.stderr.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("later", ["core", "monolith"])
+@pytest.mark.parametrize(
+    "module", ["datarax", "datarax.core.config", "datarax.core.statistics", "datarax.operators"]
+)
+def test_beside_the_monolith_every_import_fails_with_the_repair(tmp_path, later, module):
+    """Whichever was installed last, every import says what conflicts and how to repair it."""
+    site = site_with_intruder(tmp_path, later)
+    code = f"import site; site.addsitedir({str(site)!r}); import {module}"
+    assert_repair(message_of(code), site)
+
+
+def test_the_monolith_elsewhere_on_the_path_is_refused_too(tmp_path):
+    """A monolith among the user's own packages would hide core in an environment's."""
+    core, other = tmp_path / "core", tmp_path / "other"
+    site_with_intruder(other, "monolith")
+    site_with_intruder(core, "core")
+    (core / "datarax" / "__init__.py").unlink()
+    for path in (other / "datarax_core.pth", other / "_datarax_sole_owner.py"):
+        path.unlink()
+    folders = [str(core), str(other)]
+    code = f"import site; [site.addsitedir(path) for path in {folders}]; import datarax.core.config"
+    assert_repair(message_of(code), other)
+
+
+def test_without_start_up_files_core_itself_refuses(tmp_path):
+    """Where Python reads no .pth file, a module of core that is reached says the same."""
+    site = site_with_intruder(tmp_path, "core")
+    packages = [path for path in sys.path if path.endswith("-packages")]
+    path = ":".join([str(site), *packages])
+    assert_repair(message_of("import datarax.core.config", PYTHONPATH=path), site)
+
+
+def test_without_a_monolith_nothing_is_refused(tmp_path):
+    """The look at start-up leaves a healthy installation alone."""
+    site = site_with_intruder(tmp_path, "core")
+    (site / "datarax" / "__init__.py").unlink()
+    code = f"import site; site.addsitedir({str(site)!r}); import datarax"
+    assert message_of(code) == ""

@@ -13,8 +13,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, UInt32
 
+import _datarax_sole_owner as _datarax_sole_owner
 from datarax.core import _batch_checks, _rows
-from datarax.core import _sole_owner as _sole_owner
 
 RESERVED_FIELD = "valid_mask"
 
