@@ -1,5 +1,7 @@
 """Streams and options that `DefaultBatcher` refuses, and what it delivers all the same."""
 
+from collections import OrderedDict
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,14 @@ BAD = {
         {**GOOD, "x": np.zeros((2, 3, 1), np.float32)},
         r"data\['x'\] of record 5 must be float32\[2,3\] like record 0, got float32\[2,3,1\]",
     ),
+    "rank 0": (
+        {**GOOD, "x": np.zeros((), np.float32)},
+        r"data\['x'\] of record 5 must be float32\[2,3\] like record 0, got float32\[\]",
+    ),
+    "byte order": (
+        {**GOOD, "x": np.zeros((2, 3), ">i4")},
+        r"data\['x'\] of record 5 must be float32\[2,3\] like record 0, got int32\[2,3\]",
+    ),
     "dtype": (
         {**GOOD, "x": np.zeros((2, 3), np.int32)},
         r"data\['x'\] of record 5 must be float32\[2,3\] like record 0, got int32\[2,3\]",
@@ -43,6 +53,14 @@ BAD = {
     "extra": (
         {**GOOD, "y": 1},
         r"data of record 5 differs in structure from record 0: \['y'\] not expected",
+    ),
+    "other keys": (
+        {"x": GOOD["x"], "m": {"label": np.int32(1)}},
+        r"\['n'\]\['label'\] missing and \['m'\]\['label'\] not expected",
+    ),
+    "ordered dict for dict": (
+        {**GOOD, "n": OrderedDict(label=np.int32(1))},
+        r"data of record 5 differs in structure from record 0: expected PyTreeDef.*OrderedDict",
     ),
     "list for array": (
         {**GOOD, "x": [1.0, 2.0]},
@@ -91,6 +109,23 @@ def test_wide_leaves_that_do_not_fit_are_named(first, second):
     stream = batcher()([Element({"x": first}), Element({"x": second})], batch_size=2)
     with pytest.raises(ValueError, match=r"data\['x'\] of record 1 has .* values"):
         next(stream)
+
+
+def test_lengths_that_add_up_are_told_apart():
+    """Two wrong records do not make up for each other."""
+    lengths = (2, 1, 3)
+    records = [Element({"x": np.zeros((length, 3), np.float32)}) for length in lengths]
+    message = r"data\['x'\] of record 1 must be float32\[2,3\] like record 0, got float32\[1,3\]"
+    with pytest.raises(ValueError, match=message):
+        next(batcher()(records, batch_size=3))
+
+
+@pytest.mark.parametrize("state", [{"s": 1}, OrderedDict(), [], None], ids=repr)
+def test_a_state_where_others_have_none_is_an_error(state):
+    """No state is a structure like any other."""
+    records = [Element(GOOD), Element(GOOD, state)]
+    with pytest.raises(ValueError, match="state of record 1 differs in structure from record 0"):
+        next(batcher()(records, batch_size=2))
 
 
 def test_states_are_checked_like_data():

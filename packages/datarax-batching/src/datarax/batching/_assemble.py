@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
-from datarax.batching._buffers import aligned_empty, misaligned_empty
-from datarax.batching._collate import UnlikeError, collate, collate_checked
+from datarax.batching._buffers import Recycled, Reused
+from datarax.batching._collate import Leaf, UnlikeError, collate, collate_checked
 from datarax.batching._errors import WrongRecordError
-from datarax.batching._layout import Column, Layout
-from datarax.batching._padding import PadValue, pad_batch, require_pad_value, values_by_leaf
+from datarax.batching._layout import Column, Layout, all_of_type
+from datarax.batching._padding import pad_batch, require_pad_value, values_by_leaf
 from datarax.core._batch_spec import canonical_dtype
 from datarax.core._rows import as_leaf, count_rows, spec_text
 from datarax.core.element_batch import RESERVED_FIELD, Batch, Element
@@ -25,19 +25,19 @@ class Assembler:
     Args:
       pad_values: what padding holds, frozen.
       collate_fn: makes the data of a batch in place of stacking, or None.
-      reuse_buffers: whether batches of equal size share memory.
+      buffers: gives what makes the arrays of one leaf.
     """
 
     def __init__(
         self,
         pad_values: Any = 0,
         collate_fn: Callable[[list[Element]], Any] | None = None,
-        reuse_buffers: bool = False,
+        buffers: Callable[[], Recycled | Reused] = Recycled,
     ) -> None:
         self._collate_fn = collate_fn
         self._pad_values = pad_values
-        self._data = _Stacker("data", pad_values, reuse_buffers)
-        self._states = _Stacker("state", "last" if pad_values == "last" else 0, reuse_buffers)
+        self._data = _Stacker("data", pad_values, buffers)
+        self._states = _Stacker("state", "last" if pad_values == "last" else 0, buffers)
         self._collated: Any = None
 
     def assemble(self, elements: Sequence[Any], numbers: Sequence[int], rows: int) -> Batch:
@@ -98,18 +98,18 @@ class Assembler:
 class _Stacker:
     """Stacks one part of the records, data or state."""
 
-    def __init__(self, name: str, pad_values: Any, reuse_buffers: bool) -> None:
-        self._name = name
-        self._pad_values = pad_values
+    def __init__(
+        self, name: str, pad_values: Any, buffers: Callable[[], Recycled | Reused]
+    ) -> None:
+        self._name, self._pad_values, self._buffers = name, pad_values, buffers
         self._layout: Layout | None = None
-        self._by_leaf: list[PadValue] = []
-        self._buffers: dict[Any, np.ndarray] | None = {} if reuse_buffers else None
+        self._leaves: list[Leaf] = []
 
     def stack(self, trees: Column, numbers: Sequence[int], rows: int) -> Any:
         if self._layout is None:
             self._begin(trees[0], numbers[0])
         assert self._layout is not None
-        if not self._layout.specs and set(map(type, trees)) == {dict} and not any(trees):
+        if not self._leaves and all_of_type(trees, dict) and not any(trees):
             return {}
         try:
             columns = self._layout.columns(trees)
@@ -127,33 +127,21 @@ class _Stacker:
                 _require_data(tree, layout, number)
         except (TypeError, ValueError) as error:
             raise WrongRecordError(0, error) from error
-        self._by_leaf = values_by_leaf(tree, self._pad_values)
-        for path, spec, value in zip(layout.paths, layout.specs, self._by_leaf, strict=True):
+        values = values_by_leaf(tree, self._pad_values)
+        for path, spec, value in zip(layout.paths, layout.specs, values, strict=True):
             require_pad_value(path, value, spec.dtype)
+        self._leaves = [
+            Leaf(path, spec, value, self._buffers().empty)
+            for path, spec, value in zip(layout.paths, layout.specs, values, strict=True)
+        ]
         self._layout = layout
 
     def _joined(self, how: Any, columns: Sequence[Column], rows: int) -> Any:
-        layout = self._layout
-        assert layout is not None
+        assert self._layout is not None
         leaves = [
-            how(path, column, spec, rows, value, self._allocate(path))
-            for path, column, spec, value in zip(
-                layout.paths, columns, layout.specs, self._by_leaf, strict=True
-            )
+            how(leaf, column, rows) for leaf, column in zip(self._leaves, columns, strict=True)
         ]
-        return jax.tree.unflatten(layout.structure, leaves)
-
-    def _allocate(self, path: str) -> Any:
-        if self._buffers is None:
-            return aligned_empty
-        buffers = self._buffers
-
-        def allocate(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-            if (path, shape) not in buffers:
-                buffers[path, shape] = misaligned_empty(shape, dtype)
-            return buffers[path, shape]
-
-        return allocate
+        return jax.tree.unflatten(self._layout.structure, leaves)
 
 
 def _require_data(tree: Any, layout: Layout, number: int) -> None:

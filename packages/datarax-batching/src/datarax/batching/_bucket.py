@@ -12,8 +12,8 @@ from flax import nnx
 
 from datarax.batching import _ragged
 from datarax.batching._bucket_stream import BucketStream
+from datarax.batching._options import require_config, require_remainder, resolved_remainder
 from datarax.batching._padding import PadValues
-from datarax.batching._remainder import require_remainder, resolved_remainder
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
 from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
@@ -111,11 +111,7 @@ class BucketBatcher(BatcherModule):
     def __init__(
         self, config: BucketBatcherConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        if not isinstance(config, BucketBatcherConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a BucketBatcherConfig, "
-                f"got {type(config).__name__}"
-            )
+        require_config(self, config, BucketBatcherConfig)
         super().__init__(config, rngs=rngs, name=name)
         self.config: BucketBatcherConfig = config
         self._padding_count = PaddingCount(np.zeros((len(config.boundaries), 4), np.int64))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datarax.batching import _ragged
-from datarax.batching._assemble import Assembler
-from datarax.batching._stream import SortingStream
+from datarax.batching._sorting import SortingStream
 from datarax.core.element_batch import Batch, Element
 
 if TYPE_CHECKING:
@@ -26,8 +25,7 @@ class BucketStream(SortingStream):
         self._sizes = {
             f"bucket_{b}": s for b, s in zip(self._config.boundaries, sizes, strict=True)
         }
-        super().__init__(elements, tuple(self._sizes), remainder, batcher._count_records)
-        self._assemblers: dict[str, Assembler] = {}
+        super().__init__(batcher, elements, tuple(self._sizes), remainder)
 
     def _accept(self, element: Element, number: int) -> list[str]:
         config, owner = self._config, f"data of record {number}"
@@ -52,13 +50,9 @@ class BucketStream(SortingStream):
         return [name] if len(self._groups[name]) == self._sizes[name] else []
 
     def _deliver(self, name: str) -> Batch:
-        group, size = self._groups[name], self._sizes[name]
+        group = self._groups[name]
         masks = tuple(path + self._config.mask_suffix for path in self._config.length_fields)
-        if name not in self._assemblers:
-            values = _ragged.row_values(group.elements[0].data, self._config.pad_values, masks)
-            self._assemblers[name] = Assembler(values)
-        rows = len(group) if self._remainder == "partial" else size
-        batch = self._assembled(self._assemblers[name], group, rows)
+        batch = self._batch(name, group, self._sizes[name], masks)
         kept = [_ragged.get_field("batch", batch.data, mask) for mask in masks]
         bucket = list(self._sizes).index(name)
         used, steps = sum(int(mask.sum()) for mask in kept), sum(mask.size for mask in kept)
@@ -71,7 +65,5 @@ class BucketStream(SortingStream):
         rest = [name for name in self._sizes if len(self._groups[name])]
         if self._remainder != "drop":
             return rest
-        for name in rest:
-            self._count(0, len(self._groups[name]))
-            self._groups[name].clear()
+        self._leave_out(rest)
         return []

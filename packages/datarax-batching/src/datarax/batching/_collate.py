@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,83 +11,82 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from datarax.batching._layout import all_of_type
 from datarax.batching._padding import PadValue, fill_rows, padding_rows
 
-Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf that all records have.
+
+    Args:
+      path: where it is, for messages.
+      spec: what it is in each record, with its canonical dtype.
+      padding: what padding holds.
+      empty: makes an array of a shape and a dtype.
+    """
+
+    path: str
+    spec: jax.ShapeDtypeStruct
+    padding: PadValue
+    empty: Callable[[tuple[int, ...], Any], np.ndarray]
 
 
 class UnlikeError(Exception):
     """A column is not plainly alike; which record is wrong, if any, has to be looked up."""
 
 
-def collate(
-    path: str,
-    column: Sequence[Any],
-    spec: jax.ShapeDtypeStruct,
-    rows: int,
-    value: PadValue,
-    allocate: Allocate,
-) -> Any:
-    """Copies a column into one fresh array of `rows` rows, the rest of it padding.
+def collate(leaf: Leaf, column: Sequence[Any], rows: int) -> Any:
+    """Copies a column into one array of `rows` rows, the rest of it padding.
 
     Args:
-      path: where the leaf is, for messages.
+      leaf: what each of the column should be.
       column: that leaf of each record, at most `rows`.
-      spec: what each of them is, with its canonical dtype.
       rows: rows of the result.
-      value: what padding holds.
-      allocate: makes an array of a shape and a dtype.
 
     Returns:
       A NumPy array; a JAX array if the leaves are.
 
     Raises:
-      UnlikeError: if a leaf differs from the spec.
+      UnlikeError: if one is something else.
       ValueError: if the pad value does not fit.
     """
-    kinds = set(map(type, column))
-    if kinds != {np.ndarray} and _has_device_arrays(column):
-        return _on_device(path, column, spec, rows, value, allocate)
-    out = allocate((rows, *spec.shape), spec.dtype)
-    fill = _fill_arrays if spec.shape else _fill_numbers
-    fill(out[: len(column)], column, kinds)
-    if len(column) < rows:
-        fill_rows(path, out, len(column), value)
-    return out
-
-
-def collate_checked(
-    path: str,
-    column: Sequence[Any],
-    spec: jax.ShapeDtypeStruct,
-    rows: int,
-    value: PadValue,
-    allocate: Allocate,
-) -> Any:
-    """The same for arrays of any origin that are known to fit the spec, one after the other."""
+    if all_of_type(column, np.ndarray):
+        return _filled(leaf, column, rows, _join_arrays if leaf.spec.shape else _put_numbers)
     if _has_device_arrays(column):
-        return _on_device(path, column, spec, rows, value, allocate)
-    out = allocate((rows, *spec.shape), spec.dtype)
-    for row, leaf in enumerate(column):
-        out[row] = leaf
-    if len(column) < rows:
-        fill_rows(path, out, len(column), value)
+        return _on_device(leaf, column, rows)
+    if leaf.spec.shape or not all_of_type(column, type(column[0])):
+        raise UnlikeError
+    return _filled(leaf, column, rows, _put_numbers)
+
+
+def collate_checked(leaf: Leaf, column: Sequence[Any], rows: int) -> Any:
+    """The same for arrays of any origin that are known to fit, one after the other."""
+    if _has_device_arrays(column):
+        return _on_device(leaf, column, rows)
+    return _filled(leaf, column, rows, _put_each)
+
+
+def _filled(leaf: Leaf, column: Sequence[Any], rows: int, put: Any) -> np.ndarray:
+    count, out = len(column), leaf.empty((rows, *leaf.spec.shape), leaf.spec.dtype)
+    put(out if count == rows else out[:count], column)
+    if count < rows:
+        fill_rows(leaf.path, out, count, leaf.padding)
     return out
 
 
-def _has_device_arrays(column: Sequence[Any]) -> bool:
-    each_kind = {type(leaf): leaf for leaf in column}
-    return any(isinstance(leaf, jax.Array) for leaf in each_kind.values())
+def _put_each(out: np.ndarray, column: Sequence[Any]) -> None:
+    for row, array in enumerate(column):
+        out[row] = array
 
 
-def _fill_arrays(out: np.ndarray, column: Sequence[Any], kinds: set[type]) -> None:
+def _join_arrays(out: np.ndarray, column: Sequence[Any]) -> None:
     # Joined along axis 0, which is cheaper than stacking: no view with a new axis for each record.
     # `concatenate` itself checks the number of axes and all but the first.
-    length = out.shape[1]
-    if kinds != {np.ndarray} or set(map(len, column)) != {length}:
-        raise UnlikeError
     flat = out.reshape(-1, *out.shape[2:])
     try:
+        if list(map(len, column)).count(out.shape[1]) != len(column):
+            raise UnlikeError
         if column[0].dtype == out.dtype:
             np.concatenate(column, out=flat, casting="no")
             return
@@ -96,11 +96,7 @@ def _fill_arrays(out: np.ndarray, column: Sequence[Any], kinds: set[type]) -> No
     _copy_narrowed(flat, joined)
 
 
-def _fill_numbers(out: np.ndarray, column: Sequence[Any], kinds: set[type]) -> None:
-    if len(kinds) != 1:
-        raise UnlikeError
-    if kinds == {np.ndarray} and set(map(np.ndim, column)) != {0}:
-        raise UnlikeError
+def _put_numbers(out: np.ndarray, column: Sequence[Any]) -> None:
     try:
         joined = np.array(column)
     except (OverflowError, TypeError, ValueError):
@@ -125,24 +121,21 @@ def _copy_narrowed(out: np.ndarray, values: np.ndarray) -> None:
             raise UnlikeError from None
 
 
-def _on_device(
-    path: str,
-    column: Sequence[Any],
-    spec: jax.ShapeDtypeStruct,
-    rows: int,
-    value: PadValue,
-    allocate: Allocate,
-) -> Any:
+def _has_device_arrays(column: Sequence[Any]) -> bool:
+    each_kind = {type(leaf): leaf for leaf in column}
+    return any(isinstance(leaf, jax.Array) for leaf in each_kind.values())
+
+
+def _on_device(leaf: Leaf, column: Sequence[Any], rows: int) -> Any:
     if all(map(_is_in_host_memory, column)):
         # Aligned memory becomes a device array as it is.
-        arrays = [np.asarray(leaf) for leaf in column]
-        return jnp.asarray(collate(path, arrays, spec, rows, value, allocate))
-    arrays = [jnp.asarray(leaf) for leaf in column]
-    if any(leaf.shape != spec.shape or leaf.dtype != spec.dtype for leaf in arrays):
+        return jnp.asarray(collate(leaf, list(map(np.asarray, column)), rows))
+    arrays = [jnp.asarray(array) for array in column]
+    if any(a.shape != leaf.spec.shape or a.dtype != leaf.spec.dtype for a in arrays):
         raise UnlikeError
     stacked = jnp.stack(arrays)
     if len(column) < rows:
-        rest = padding_rows(path, stacked, rows - len(column), value)
+        rest = padding_rows(leaf.path, stacked, rows - len(column), leaf.padding)
         stacked = jnp.concatenate([stacked, rest])
     return stacked
 

@@ -13,8 +13,9 @@ from flax import nnx
 from jax.tree_util import keystr, tree_map_with_path
 
 from datarax.batching._assemble import Assembler
+from datarax.batching._buffers import Recycled, Reused
+from datarax.batching._options import require_config, require_remainder, resolved_remainder
 from datarax.batching._padding import PadValues, frozen_pad_values
-from datarax.batching._remainder import require_remainder, resolved_remainder
 from datarax.batching._stream import ConsecutiveStream
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
 from datarax.core.batcher import BatcherModule
@@ -80,10 +81,10 @@ class DefaultBatcher(BatcherModule):
     """Groups each `batch_size` consecutive records into a batch.
 
     Every batch looks as `batch_spec` says, the last one too (unless `remainder="partial"`), so that
-    a jitted function traces once. Host records become host batches in fresh memory, which the CPU
-    device takes without a copy. 64-bit numbers are narrowed as JAX does it; integers that do not
-    fit are an error. Element states become `batch.states`; metadata is carried along, None for
-    padding.
+    a jitted function traces once. Host records become host batches, each in memory of its own,
+    which the CPU device takes without a copy; memory that nothing refers to any more serves for
+    later batches. 64-bit numbers are narrowed as JAX does it; integers that do not fit are an
+    error. Element states become `batch.states`; metadata is carried along, None for padding.
 
     `get_operation_stats` counts records: applied are those in batches, skipped those left out.
 
@@ -108,13 +109,11 @@ class DefaultBatcher(BatcherModule):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(config, DefaultBatcherConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a DefaultBatcherConfig, "
-                f"got {type(config).__name__}"
-            )
+        require_config(self, config, DefaultBatcherConfig)
         super().__init__(config, rngs=rngs, name=name)
         self.config: DefaultBatcherConfig = config
+        # Kept from one epoch to the next.
+        self._recycled = Recycled()
 
     def process(
         self,
@@ -146,7 +145,7 @@ class DefaultBatcher(BatcherModule):
         assembler = Assembler(
             pad_values=self.config.pad_values,
             collate_fn=self.config.collate_fn,
-            reuse_buffers=self.config.reuse_buffers,
+            buffers=Reused if self.config.reuse_buffers else lambda: self._recycled,
         )
         return ConsecutiveStream(elements, size, remainder, assembler, self._count_records)
 

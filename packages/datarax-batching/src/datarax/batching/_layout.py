@@ -114,6 +114,11 @@ def _structure_difference(expected: Any, actual: Any) -> str:
     return f"{' and '.join(parts)}; expected leaves {wanted}, got {came}"
 
 
+def all_of_type(values: Column, kind: type) -> bool:
+    """Whether every value is of this very type; comparing identities is the fastest way."""
+    return list(map(type, values)).count(kind) == len(values)
+
+
 Gather = Callable[[Column, list[Column]], bool]
 
 
@@ -134,12 +139,16 @@ def _gatherer(tree: Any) -> Gather:
     size = len(children)
 
     def gather(trees: Column, columns: list[Column]) -> bool:
-        try:
-            if set(map(type, trees)) != {kind} or set(map(len, trees)) != {size}:
-                return False
-            return all(below(list(map(get, trees)), columns) for get, below in children)
-        except (KeyError, TypeError):
+        if not all_of_type(trees, kind):
             return False
+        try:
+            for get, below in children:
+                if not below(list(map(get, trees)), columns):
+                    return False
+        except LookupError:
+            return False
+        # None lacks a child; one with more would make the sum larger.
+        return sum(map(len, trees)) == size * len(trees)
 
     return gather
 

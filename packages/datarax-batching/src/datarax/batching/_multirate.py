@@ -12,8 +12,8 @@ from flax import nnx
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from datarax.batching import _ragged
+from datarax.batching._options import require_config, require_remainder, resolved_remainder
 from datarax.batching._padding import PadValues, at_or_above
-from datarax.batching._remainder import require_remainder, resolved_remainder
 from datarax.batching._windows import WindowStream, mask_name, sample_shape
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
 from datarax.core.batcher import BatcherModule
@@ -107,11 +107,7 @@ class MultiRateBatcher(BatcherModule):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(config, MultiRateBatcherConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a MultiRateBatcherConfig, "
-                f"got {type(config).__name__}"
-            )
+        require_config(self, config, MultiRateBatcherConfig)
         super().__init__(config, rngs=rngs, name=name)
         self.config: MultiRateBatcherConfig = config
 

@@ -11,9 +11,9 @@ import numpy as np
 from flax import nnx
 
 from datarax.batching import _ragged
+from datarax.batching._options import require_config, require_remainder, resolved_remainder
 from datarax.batching._pack_stream import POSITIONS, SEGMENT_IDS, PackingStream, require_free
 from datarax.batching._padding import PadValues
-from datarax.batching._remainder import require_remainder, resolved_remainder
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
 from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
@@ -84,11 +84,7 @@ class PackingBatcher(BatcherModule):
     def __init__(
         self, config: PackingBatcherConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        if not isinstance(config, PackingBatcherConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a PackingBatcherConfig, "
-                f"got {type(config).__name__}"
-            )
+        require_config(self, config, PackingBatcherConfig)
         super().__init__(config, rngs=rngs, name=name)
         self.config: PackingBatcherConfig = config
         self._packing_count = PackingCount(np.zeros(3, np.int64))

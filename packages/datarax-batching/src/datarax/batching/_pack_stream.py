@@ -10,8 +10,8 @@ import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from datarax.batching import _ragged
-from datarax.batching._assemble import Assembler
-from datarax.batching._stream import Group, SortingStream
+from datarax.batching._sorting import SortingStream
+from datarax.batching._stream import Group
 from datarax.core._batch_spec import leaf_spec, require_fields
 from datarax.core._rows import spec_text
 from datarax.core.element_batch import Batch, Element
@@ -39,8 +39,7 @@ class PackingStream(SortingStream):
     ) -> None:
         self._batcher, self._config = batcher, batcher.config
         self._rows = tuple(f"row_{row}" for row in range(batch_size))
-        super().__init__(elements, self._rows, remainder, batcher._count_records)
-        self._assembler: Assembler | None = None
+        super().__init__(batcher, elements, self._rows, remainder)
         self._first: Any = None
 
     def _accept(self, element: Element, number: int) -> list[str]:
@@ -90,19 +89,12 @@ class PackingStream(SortingStream):
             )
 
     def _deliver(self, name: str) -> Batch:
-        del name  # All rows make one batch.
         used = [self._groups[row] for row in self._rows if len(self._groups[row])]
-        rows = [self._packed(group) for group in used]
-        size = len(rows) if self._remainder == "partial" else len(self._rows)
-        if self._assembler is None:
-            values = _ragged.row_values(
-                rows[0].data, self._config.pad_values, (SEGMENT_IDS, POSITIONS)
-            )
-            self._assembler = Assembler(values)
-        batch = self._assembler.assemble(rows, [group.numbers[0] for group in used], size)
-        sequences = sum(map(len, used))
-        steps = sum(map(_length, used))
-        self._batcher.count_packing(sequences, steps, size * self._config.row_length)
+        rows = Group([self._packed(group) for group in used], [group.numbers[0] for group in used])
+        # All rows make one batch, which is due under the name of the first.
+        batch = self._batch(name, rows, len(self._rows), (SEGMENT_IDS, POSITIONS))
+        sequences, steps = sum(map(len, used)), sum(map(_length, used))
+        self._batcher.count_packing(sequences, steps, len(batch) * self._config.row_length)
         self._count(sequences, 0)
         for group in used:
             group.clear()
@@ -128,14 +120,10 @@ class PackingStream(SortingStream):
 
     def _rest(self) -> list[str]:
         waiting = [name for name in self._rows if len(self._groups[name])]
-        if not waiting:
-            return []
         if self._remainder == "drop" and len(waiting) < len(self._rows):
-            for name in waiting:
-                self._count(0, len(self._groups[name]))
-                self._groups[name].clear()
+            self._leave_out(waiting)
             return []
-        return [self._rows[0]]
+        return [self._rows[0]] if waiting else []
 
 
 def _row_of(parts: Sequence[np.ndarray], length: int) -> np.ndarray:

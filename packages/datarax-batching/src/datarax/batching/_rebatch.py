@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datarax.batching._options import require_remainder
 from datarax.batching._padding import PadValues, frozen_pad_values, pad_batch
-from datarax.batching._remainder import require_remainder
 from datarax.core._batch_spec import require_batch_size
 from datarax.core.element_batch import Batch, Element
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -172,60 +171,3 @@ class ConsecutiveStream(RecordStream):
         waiting.clear()
         self._count(kept, 0)
         return batch
-
-
-class SortingStream(RecordStream):
-    """Pulls one record at a time and puts it in one of several groups.
-
-    When a record is refused, what came before it is delivered first, unless a remainder is to be
-    dropped: then it waits for more.
-    """
-
-    def __init__(
-        self, elements: Any, groups: tuple[str, ...], remainder: str, count: CountRecords
-    ) -> None:
-        super().__init__(elements, ("incoming", *groups), remainder, count)
-        self._error: Exception | None = None
-
-    @abstractmethod
-    def _accept(self, element: Element, number: int) -> list[str]:
-        """Puts a record in its group; returns the groups whose batches are due."""
-
-    @abstractmethod
-    def _deliver(self, name: str) -> Batch:
-        """Makes the batch of a group and empties it."""
-
-    @abstractmethod
-    def _rest(self) -> list[str]:
-        """The groups that make smaller batches at the end; leaves records out if so configured."""
-
-    def __next__(self) -> Batch:
-        incoming = self._groups["incoming"]
-        while True:
-            if self._due:
-                return self._deliver(self._due.pop(0))
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            if not len(incoming):
-                if not self._ended:
-                    self._pull(incoming, 1)
-                if not len(incoming):
-                    self._due = self._rest()
-                    if not self._due:
-                        raise StopIteration
-                    continue
-            element, number = incoming.elements[0], incoming.numbers[0]
-            incoming.clear()
-            try:
-                if not isinstance(element, Element):
-                    raise TypeError(
-                        f"record {number} must be an Element, got {type(element).__name__}; wrap "
-                        "it: Element(data)"
-                    )
-                self._due = self._accept(element, number)
-            except (KeyError, TypeError, ValueError) as error:
-                self._count(0, 1)
-                self._error = error
-                if self._remainder != "drop":
-                    self._due = self._rest()

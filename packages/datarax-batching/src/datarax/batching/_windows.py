@@ -10,10 +10,9 @@ import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
 from datarax.batching import _ragged
-from datarax.batching._assemble import Assembler
 from datarax.batching._errors import WrongRecordError
 from datarax.batching._layout import Layout
-from datarax.batching._stream import SortingStream
+from datarax.batching._sorting import SortingStream
 from datarax.core._batch_spec import leaf_spec, require_fields
 from datarax.core.element_batch import Batch, Element
 
@@ -46,18 +45,17 @@ class WindowStream(SortingStream):
         self, batcher: MultiRateBatcher, elements: Any, batch_size: int, remainder: str
     ) -> None:
         self._batcher, self._config, self._size = batcher, batcher.config, batch_size
-        super().__init__(elements, ("window", "windows"), remainder, batcher._count_records)
+        super().__init__(batcher, elements, ("window", "windows"), remainder)
         # Where the next window starts, and the last record that is in a window already.
         self._marks = [0, -1]
         self._layouts: tuple[Layout, Layout] | None = None
         self._rates: dict[str, int] = {}
-        self._assembler: Assembler | None = None
 
     def _accept(self, element: Element, number: int) -> list[str]:
         self._check(element, number)
         window = self._groups["window"]
         if len(window) and window.numbers[-1] != number - 1:
-            self._leave_out("window")
+            self._break_off()
         if not len(window) and number > self._marks[0]:
             # Behind a record that was refused.
             self._marks[0] = number
@@ -116,12 +114,8 @@ class WindowStream(SortingStream):
 
     def _deliver(self, name: str) -> Batch:
         windows = self._groups[name]
-        if self._assembler is None:
-            masks = tuple(mask_name(rate) for rate in set(self._rates.values()))
-            data = windows.elements[0].data
-            self._assembler = Assembler(_ragged.row_values(data, self._config.pad_values, masks))
-        rows = len(windows) if self._remainder == "partial" else self._size
-        batch = self._assembled(self._assembler, windows, rows)
+        masks = tuple(mask_name(rate) for rate in set(self._rates.values()))
+        batch = self._batch(name, windows, self._size, masks)
         self._count(len(windows), 0)
         windows.clear()
         return batch
@@ -129,8 +123,8 @@ class WindowStream(SortingStream):
     def _rest(self) -> list[str]:
         window, windows = self._groups["window"], self._groups["windows"]
         if self._remainder == "drop":
-            self._leave_out("window")
-            self._leave_out("windows")
+            self._break_off()
+            self._leave_out(["windows"])
             return []
         if len(window) and window.numbers[-1] > self._marks[1]:
             self._cut()
@@ -138,13 +132,12 @@ class WindowStream(SortingStream):
         window.clear()
         return ["windows"] if len(windows) else []
 
-    def _leave_out(self, name: str) -> None:
-        group = self._groups[name]
-        if name == "windows":
-            self._count(0, len(group))
-        elif len(group) and group.numbers[-1] > self._marks[1]:
+    def _break_off(self) -> None:
+        """Leaves a window out, which counts if it has records that no other one had."""
+        window = self._groups["window"]
+        if len(window) and window.numbers[-1] > self._marks[1]:
             self._count(0, 1)
-        group.clear()
+        window.clear()
 
 
 def _require_numbers(layout: Layout, number: int) -> None:

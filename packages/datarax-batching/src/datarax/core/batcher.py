@@ -77,10 +77,8 @@ class BatcherModule(StructuralModule):
 
     def _count_records(self, batched: int, left_out: int) -> None:
         """Adds to the operation counts, on the host: there is no work that a device could share."""
-        old = np.asarray(self._operation_count.get_raw_value()).tolist()
-        counts = [
-            low + (high << 32) + new
-            for (low, high), new in zip(old, (batched, left_out), strict=True)
-        ]
-        words = [(count & 0xFFFFFFFF, count >> 32) for count in counts]
-        self._operation_count.set_raw_value(np.array(words, np.uint32))
+        # Both counts as one integer of four words, the lowest first as in memory.
+        words = np.asarray(self._operation_count.get_raw_value())
+        total = int.from_bytes(words.tobytes(), "little") + batched + (left_out << 64)
+        words = np.ndarray((2, 2), np.uint32, bytearray(total.to_bytes(16, "little")))
+        self._operation_count.set_raw_value(words)
