@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from datarax.batching._buffers import Recycled
 from datarax.core.element_batch import Batch
-
-# Memory that begins at a multiple of this goes to JAX's CPU device without a copy.
-ALIGNMENT = 64
 
 
 class Records:
@@ -27,6 +24,7 @@ class Records:
         leaves, self._structure = jax.tree.flatten((batch.data, batch.states))
         self.on_device = any(isinstance(leaf, jax.Array) for leaf in leaves)
         self._leaves = [jnp.asarray(leaf) for leaf in leaves] if self.on_device else leaves
+        self._memory = Recycled()
         data, states = self._structure.unflatten(self._leaves)
         self.batch = batch.replace(data=data, states=states)
 
@@ -39,8 +37,9 @@ class Records:
         record_index: np.ndarray | None = None,
         epoch: np.ndarray | None = None,
     ) -> Batch:
-        """The records with these numbers, all of which there are, in fresh memory."""
-        data, states = self._structure.unflatten([_rows(leaf, indices) for leaf in self._leaves])
+        """The records with these numbers, all of which there are, in memory of their own."""
+        leaves = [self._rows(leaf, indices) for leaf in self._leaves]
+        data, states = self._structure.unflatten(leaves)
         # Not `from_arrays`: the records were validated as a whole.
         return Batch(
             data=data,
@@ -66,17 +65,9 @@ class Records:
         metadata = self.batch.metadata
         return None if metadata is None else tuple(metadata[index] for index in indices)
 
-
-def _rows(leaf: np.ndarray | jax.Array, indices: np.ndarray) -> np.ndarray | jax.Array:
-    if isinstance(leaf, jax.Array):
-        return leaf[indices]
-    out = _aligned((len(indices), *leaf.shape[1:]), leaf.dtype)
-    # "clip" because the default mode copies `out` once more; the indices are in range.
-    return leaf.take(indices, axis=0, out=out, mode="clip")
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    def _rows(self, leaf: np.ndarray | jax.Array, indices: np.ndarray) -> np.ndarray | jax.Array:
+        if isinstance(leaf, jax.Array):
+            return leaf[indices]
+        out = self._memory.empty((len(indices), *leaf.shape[1:]), leaf.dtype)
+        # "clip" because the default mode copies `out` once more; the indices are in range.
+        return leaf.take(indices, axis=0, out=out, mode="clip")
