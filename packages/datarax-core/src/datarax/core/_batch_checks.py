@@ -1,4 +1,4 @@
-"""What makes the fields of a `Batch` fit each other."""
+"""What makes the fields of a `Batch` fit each other, and a line about them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from datarax.core import _rows
+from datarax.core._element import Element
 
 if TYPE_CHECKING:
     from datarax.core.element_batch import Batch
@@ -128,3 +129,41 @@ def _equal(left: Any, right: Any) -> bool:
     return left_structure == right_structure and all(
         a is b or bool(np.all(a == b)) for a, b in zip(left_leaves, right_leaves, strict=True)
     )
+
+
+def require_elements(elements: list[Any]) -> None:
+    """Raises unless these are `Element`s, at least one."""
+    if not elements:
+        raise ValueError("elements must hold at least one Element, got none")
+    for number, element in enumerate(elements):
+        if not isinstance(element, Element):
+            raise TypeError(
+                f"elements[{number}] must be an Element, got {type(element).__name__}; "
+                "wrap it: Element(data)"
+            )
+
+
+def require_mask_of(rows: int, mask: Any) -> None:
+    """Raises a ValueError unless the mask is bool `(rows,)`."""
+    if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != (rows,):
+        raise ValueError(
+            f"mask must be bool of shape ({rows},), got {jnp.result_type(mask)} of shape "
+            f"{jnp.shape(mask)}"
+        )
+
+
+def summary(batch: Batch) -> str:
+    """Rows, how many of them are valid, shapes and dtypes."""
+    try:
+        parts = [f"{batch.batch_size} rows"]
+        if not isinstance(batch.valid_mask, Tracer):
+            parts.append(f"{int(np.asarray(batch.valid_mask).sum())} valid")
+        parts.append(f"data={_rows.spec_text(batch.data)}")
+        if jax.tree.leaves(batch.states):
+            parts.append(f"states={_rows.spec_text(batch.states)}")
+        if batch.epoch is not None:
+            parts.append(f"epoch={batch.epoch}")
+        return f"Batch({', '.join(parts)})"
+    except (AttributeError, TypeError, IndexError):
+        # JAX fills pytrees with placeholders that have no shape.
+        return f"Batch(data={batch.data!r}, valid_mask={batch.valid_mask!r})"

@@ -10,56 +10,16 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Bool, UInt32
 
 import _datarax_sole_owner as _datarax_sole_owner
 from datarax.core import _batch_checks, _rows
+from datarax.core._element import Element as Element
+from datarax.core._element import register
+
+__all__ = ["Batch", "Element"]
 
 RESERVED_FIELD = "valid_mask"
-
-
-@dataclass(frozen=True, eq=False)
-class Element:
-    """One record.
-
-    Passes through every JAX transformation; `metadata` stays on the host and is None on the other
-    side of one.
-
-    Args:
-      data: pytree of arrays, usually a dict of fields, without a batch axis.
-      state: pytree of arrays that travels with the record.
-      metadata: any Python object.
-
-    >>> element = Element({"image": np.zeros((2, 2))}, metadata="cat.png")
-    >>> element.update_data({"label": np.int32(3)}).data.keys()
-    dict_keys(['image', 'label'])
-    """
-
-    data: Any
-    state: Any = field(default_factory=dict)
-    metadata: Any = None
-
-    def replace(self, **fields: Any) -> Self:
-        """Returns a copy with other values for the named fields."""
-        return dataclasses.replace(self, **fields)
-
-    def update_data(self, updates: Mapping[str, Any]) -> Self:
-        """Returns a copy whose `data` has these fields added or replaced."""
-        return self.replace(data=_merged("data", self.data, updates))
-
-    def update_state(self, updates: Mapping[str, Any]) -> Self:
-        """Returns a copy whose `state` has these fields added or replaced."""
-        return self.replace(state=_merged("state", self.state, updates))
-
-
-def _merged(name: str, old: Any, updates: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(old, Mapping):
-        raise TypeError(
-            f"{name} must be a dict to be updated field by field, got {type(old).__name__}; "
-            f"use replace({name}=...)"
-        )
-    return {**old, **updates}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,14 +122,7 @@ class Batch:
             the leaf and both specs are named.
         """
         elements = list(elements)
-        if not elements:
-            raise ValueError("elements must hold at least one Element, got none")
-        for number, element in enumerate(elements):
-            if not isinstance(element, Element):
-                raise TypeError(
-                    f"elements[{number}] must be an Element, got {type(element).__name__}; "
-                    "wrap it: Element(data)"
-                )
+        _batch_checks.require_elements(elements)
         stacked = {}
         for name in ("data", "state"):
             trees = [_rows.as_leaves(name, getattr(element, name)) for element in elements]
@@ -286,11 +239,7 @@ class Batch:
         Args:
           mask: bool `(batch,)`.
         """
-        if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != (self.batch_size,):
-            raise ValueError(
-                f"mask must be bool of shape ({self.batch_size},), got {jnp.result_type(mask)} of "
-                f"shape {jnp.shape(mask)}"
-            )
+        _batch_checks.require_mask_of(self.batch_size, mask)
         return self.replace(valid_mask=self.valid_mask & mask)
 
     def _rows(self, rows: Any) -> Self:
@@ -340,30 +289,7 @@ class Batch:
         )
 
     def __repr__(self) -> str:
-        try:
-            parts = [f"{self.batch_size} rows"]
-            if not isinstance(self.valid_mask, Tracer):
-                parts.append(f"{int(np.asarray(self.valid_mask).sum())} valid")
-            parts.append(f"data={_rows.spec_text(self.data)}")
-            if jax.tree.leaves(self.states):
-                parts.append(f"states={_rows.spec_text(self.states)}")
-            if self.epoch is not None:
-                parts.append(f"epoch={self.epoch}")
-            return f"Batch({', '.join(parts)})"
-        except (AttributeError, TypeError, IndexError):
-            # JAX fills pytrees with placeholders that have no shape.
-            return f"Batch(data={self.data!r}, valid_mask={self.valid_mask!r})"
+        return _batch_checks.summary(self)
 
 
-def _register(kind: type[Any], *, host_only: tuple[str, ...]) -> None:
-    """Makes a dataclass a pytree without its host-only fields, which then take their defaults."""
-    arrays = [field.name for field in dataclasses.fields(kind) if field.name not in host_only]
-    try:
-        jax.tree_util.register_dataclass(kind, arrays, (), drop_fields=host_only)
-    except ValueError:
-        # JAX 0.8.1 unpacks drop_fields once too often and takes a name for a set of letters.
-        jax.tree_util.register_dataclass(kind, arrays, (), drop_fields=[host_only])  # pyright: ignore
-
-
-_register(Element, host_only=("metadata",))
-_register(Batch, host_only=("metadata", "batch_metadata"))
+register(Batch, host_only=("metadata", "batch_metadata"))
