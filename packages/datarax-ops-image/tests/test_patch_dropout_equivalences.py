@@ -79,6 +79,14 @@ def assert_same_law(ours, theirs):
         assert distance(a, b) < 1.95 * np.sqrt(1 / len(a) + 1 / len(b))
 
 
+def assert_same_places(ours, our_sizes, theirs, sizes):
+    """Corners have the same distribution, and patches reach all four edges of the image."""
+    assert_same_law(ours, theirs)
+    for places, lengths in ((ours, our_sizes), (theirs, sizes)):
+        assert places.min(0).tolist() == [0, 0]
+        assert (places + lengths).max(0).tolist() == list(SHAPE)
+
+
 def distance(a, b):
     """The largest difference between two empirical distribution functions."""
     values = np.union1d(a, b)
@@ -169,7 +177,7 @@ def _(op):
     fits = (our_sizes[:, 0] < SHAPE).all(1)
     assert 0.03 < 1 - fits.mean() < 0.15
     assert_same_law(our_sizes[fits, 0], sizes)
-    assert_same_law(our_places[fits, 0], places)
+    assert_same_places(our_places[fits, 0], our_sizes[fits, 0], places, sizes)
     assert abs((count == 1).mean() - 0.5) < 0.03
 
 
@@ -221,7 +229,7 @@ def _(op):
     our_places, our_sizes, count = drawn(op)
     fits = (our_sizes[:, 0] < SHAPE).all(1)
     assert_same_law(our_sizes[fits, 0], sizes)
-    assert_same_law(our_places[fits, 0], places)
+    assert_same_places(our_places[fits, 0], our_sizes[fits, 0], places, sizes)
     assert abs((count == 1).mean() - 0.25) < 0.03
 
 
@@ -269,7 +277,7 @@ def _(op):
         np.testing.assert_array_equal(new["image"], expected)
     our_places, our_sizes, count = drawn(op)
     assert_same_law(our_sizes.reshape(-1, 2), sizes.reshape(-1, 2))
-    assert_same_law(our_places.reshape(-1, 2), places.reshape(-1, 2))
+    assert_same_places(*(a.reshape(-1, 2) for a in (our_places, our_sizes, places, sizes)))
     assert_same_law(count, rng.integers(1, 5, DRAWS) * (rng.random(DRAWS) < 0.5))
 
 
@@ -280,7 +288,8 @@ def _(op):
     sizes = (rng.uniform(0.125, 0.25, (DRAWS, 2)) * SHAPE).astype(int)
     assert_same_pixels(op, origins(rng, sizes), sizes)
     assert sizes.max(0).tolist() == [7, 11]
-    _, ours, _ = drawn(op)
+    our_places, ours, _ = drawn(op)
+    assert_same_places(our_places[:, 0], ours[:, 0], origins(rng, ours[:, 0]), ours[:, 0])
     assert_same_law(ours[:, 0], rng.integers((4, 6), (9, 13), (DRAWS, 2)))
     both = (ours[:, 0] < (8, 12)).all(1)
     assert_same_law(ours[both, 0], sizes)
@@ -436,7 +445,7 @@ def assert_same_strips(op, axis, low, high):
     new = dropped(op, {"image": image}, places[0, :number], sizes[0, :number])["image"]
     np.testing.assert_array_equal(new, erased(image, places[0, :number], sizes[0, :number], 0))
     assert_same_law(our_sizes[:, 0], sizes[:, 0])
-    assert_same_law(our_places[:, 0], places[:, 0])
+    assert_same_places(our_places[:, 0], our_sizes[:, 0], places[:, 0], sizes[:, 0])
     return count
 
 
@@ -504,7 +513,8 @@ def _(op):
     rng = np.random.default_rng(0)
     sizes = clamped(rng, AREA, RATIO)
     assert_same_pixels(op, origins(rng, sizes), sizes, dtype=np.float32)
-    _, ours, count = drawn(op)
+    places, ours, count = drawn(op)
+    assert_same_places(places[:, 0], ours[:, 0], origins(rng, ours[:, 0]), ours[:, 0])
     whole = (ours[:, 0] < SHAPE).all(1), (sizes < SHAPE).all(1)
     area = [s.prod(1) for s in (ours[whole[0], 0], sizes[whole[1]])]
     assert distance(*area) < 0.05
