@@ -42,6 +42,14 @@ def row(name, beside=None, **options):
     return register
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """Formulas are compared here; other tests see what XLA optimises."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def operator(**options):
     options = {"field_key": "image", "stochastic": True} | options
     return PatchDropoutOperator(PatchDropoutOperatorConfig(**options), rngs=nnx.Rngs(0))
