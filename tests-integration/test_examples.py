@@ -1,0 +1,76 @@
+"""The shorter examples run, and the page that shows their results shows what came out."""
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/batch-mixing.md"
+RESULTS = ROOT / "docs/images/mixing-experiment.json"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """No test here depends on the last digits, and most of the time would go into compiling."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def run_example(monkeypatch):
+    """A function that runs a script of `examples/` in this process, and returns its variables."""
+
+    def run(name, *options):
+        for module in ("matplotlib", "scipy", "sklearn", "tqdm"):
+            pytest.importorskip(module, reason=f"the examples need {module}")
+        monkeypatch.setenv("MPLBACKEND", "Agg")
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        # Adam of Optax does not work with strict promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            return runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+    return run
+
+
+def test_alpha_moves_when_it_is_learned(run_example, capsys):
+    """Two epochs change α, and the example prints its way."""
+    left = run_example("learned_mixing.py", "--splits", "1", "--epochs", "2", "--alpha", "0.4")
+    assert left["alphas"][0] != pytest.approx(0.4, rel=1e-3)
+    assert 0.3 < left["alphas"][-1] < 0.5
+    assert re.search(r"split 0: α 0\.\d\d .*test accuracy [\d.]+%", capsys.readouterr().out)
+
+
+def test_experiment_writes_its_table_figure_and_numbers(run_example, tmp_path, capsys):
+    """Two seeds give a row for each kind of mixing, a figure, and JSON with a number a seed."""
+    run_example(
+        "mixing_experiment.py", "--seeds", "2", "--epochs", "1", "--output-dir", str(tmp_path)
+    )
+    rows = re.findall(r"^\| (none|MixUp|CutMix|both) \| [\d.]+ ±", capsys.readouterr().out, re.M)
+    assert rows == ["none", "MixUp", "CutMix", "both"]
+    assert (tmp_path / "mixing-experiment.png").stat().st_size > 10_000
+    results = json.loads((tmp_path / "mixing-experiment.json").read_text(encoding="utf-8"))
+    assert results["measures"].keys() == set(rows)
+    for measures in results["measures"].values():
+        assert {len(values) for values in measures.values()} == {2}
+    left_out = np.array(list(results["calibration"].values()))[:, 0].sum(axis=1)
+    np.testing.assert_array_equal(left_out, 2 * 1197)
+
+
+def test_page_shows_the_experiments_numbers():
+    """The table in the documentation has the means of the results beside it."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    table = re.findall(r"^\| (none|MixUp|CutMix|both) \| (\d.*) \|$", PAGE.read_text("utf-8"), re.M)
+    assert results["seeds"] >= 10
+    assert [name for name, _ in table] == list(results["measures"])
+    for name, cells in table:
+        shown = [float(cell.split(" ")[0]) for cell in cells.split(" | ")]
+        means = [np.mean(values) for values in results["measures"][name].values()]
+        np.testing.assert_allclose(shown, [100 * means[0], *means[1:]], atol=0.0501)
+        np.testing.assert_allclose(shown[1:3], means[1:3], atol=0.000501)
