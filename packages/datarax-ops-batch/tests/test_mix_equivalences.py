@@ -8,6 +8,7 @@ labels.
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -29,7 +30,7 @@ def row(name, pairing, *, image="image", label="one-hot", **options):
     """Registers the formula of a row under its id, with the options in the row's third column."""
 
     def register(formula):
-        ROWS[name] = formula, options, pairing, (image, label)
+        ROWS[name] = formula, pairing, (image, label), options
         return formula
 
     return register
@@ -240,10 +241,18 @@ def openmixup_fmix(x, y, plan):
     return image, mixed_labels(y, plan, np.full(COUNT, mask.mean()))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """The other tests of mixing see what XLA optimises; here compiling would take the most time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_numbers_are_those_of_the_peers_formula(name):
     """Plans drawn here, also with the peer's pairing, give what the peer's formula gives."""
-    formula, options, pairing, fields = ROWS[name]
+    formula, pairing, fields, options = ROWS[name]
     op = BatchMixOperator(BatchMixOperatorConfig(**options), rngs=nnx.Rngs(0))
     batch, classes, rng = example(*fields)
     for plan in drawn(**{option: value for option, value in options.items() if option in DRAWING}):
