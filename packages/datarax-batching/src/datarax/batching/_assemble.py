@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
-from datarax.batching._buffers import Recycled, Reused
+from datarax.batching._buffers import Buffers, Recycled
 from datarax.batching._collate import Leaf, UnlikeError, collate, collate_checked
 from datarax.batching._errors import WrongRecordError
 from datarax.batching._layout import Column, Layout, all_of_type
@@ -25,14 +25,14 @@ class Assembler:
     Args:
       pad_values: what padding holds, frozen.
       collate_fn: makes the data of a batch in place of stacking, or None.
-      buffers: gives what makes the arrays of one leaf.
+      buffers: called for each leaf.
     """
 
     def __init__(
         self,
         pad_values: Any = 0,
         collate_fn: Callable[[list[Element]], Any] | None = None,
-        buffers: Callable[[], Recycled | Reused] = Recycled,
+        buffers: Callable[[], Buffers] = Recycled,
     ) -> None:
         self._collate_fn = collate_fn
         self._pad_values = pad_values
@@ -98,9 +98,7 @@ class Assembler:
 class _Stacker:
     """Stacks one part of the records, data or state."""
 
-    def __init__(
-        self, name: str, pad_values: Any, buffers: Callable[[], Recycled | Reused]
-    ) -> None:
+    def __init__(self, name: str, pad_values: Any, buffers: Callable[[], Buffers]) -> None:
         self._name, self._pad_values, self._buffers = name, pad_values, buffers
         self._layout: Layout | None = None
         self._leaves: list[Leaf] = []
@@ -131,7 +129,7 @@ class _Stacker:
         for path, spec, value in zip(layout.paths, layout.specs, values, strict=True):
             require_pad_value(path, value, spec.dtype)
         self._leaves = [
-            Leaf(path, spec, value, self._buffers().empty)
+            Leaf(path, spec, value, self._buffers())
             for path, spec, value in zip(layout.paths, layout.specs, values, strict=True)
         ]
         self._layout = layout

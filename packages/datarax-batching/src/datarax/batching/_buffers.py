@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 # What XLA demands of memory that its CPU device takes over without a copy.
 ALIGNMENT = 64
-# Bytes from which on fresh memory costs more, in page faults, than taking back what was given out.
-_WORTH_KEEPING = 1 << 17
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised array that begins at a multiple of 64 bytes."""
-    return _empty(shape, np.dtype(dtype), 0)
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> np.ndarray:
-    memory = np.empty(math.prod(shape) * dtype.itemsize + 2 * ALIGNMENT, np.uint8)
+    dtype = np.dtype(dtype)
+    memory = np.empty(_size(shape, dtype) + ALIGNMENT, np.uint8)
     address, _ = memory.__array_interface__["data"]
-    return np.ndarray(shape, dtype, memory, -address % ALIGNMENT + offset)
+    return np.ndarray(shape, dtype, memory, -address % ALIGNMENT)
+
+
+def _size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
+class _Memory:
+    """Memory that is written like a file.
+
+    For many small arrays this takes half the time of `np.concatenate`, which besides releases the
+    interpreter's lock for each of them: beside a busy thread a batch would take seconds.
+    """
+
+    def __init__(self, size: int, offset: int = 0) -> None:
+        self._file = io.BytesIO(bytes(size + 2 * ALIGNMENT))
+        address, _ = np.frombuffer(self.locked(), np.uint8).__array_interface__["data"]
+        self._start = -address % ALIGNMENT + offset
+        place = (address + self._start, False)
+        self.__array_interface__ = {"version": 3, "shape": (size,), "typestr": "|u1", "data": place}
+
+    def write(self, parts: Iterable[Any]) -> None:
+        self._file.seek(self._start)
+        self._file.writelines(parts)
+
+    def locked(self) -> memoryview:
+        """What keeps the memory where it is, and refuses writes, until it is released."""
+        return self._file.getbuffer()
 
 
 class Recycled:
@@ -38,12 +62,20 @@ class Recycled:
         # A copy, here or in another process, begins without memory.
         return Recycled, ()
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An uninitialised array that begins at a multiple of 64 bytes."""
-        dtype = np.dtype(dtype)
-        size = math.prod(shape) * dtype.itemsize
-        if size < _WORTH_KEEPING:
-            return _empty(shape, dtype, 0)
+    def array(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[np.ndarray] = ()
+    ) -> np.ndarray:
+        """An array that begins with the bytes of these parts and is uninitialised behind them.
+
+        Args:
+          shape: its shape.
+          dtype: its dtype.
+          parts: C-contiguous arrays, together at most as large.
+
+        Raises:
+          ValueError: if a part is not C-contiguous.
+        """
+        size = _size(shape, dtype)
         spare = self._spare.setdefault(size, [])
         try:
             memory = spare.pop()
@@ -52,15 +84,12 @@ class Recycled:
             for other in list(self._spare.values()):
                 other.clear()
             memory = _Memory(size)
+        try:
+            memory.write(parts)
+        except ValueError:
+            spare.append(memory)
+            raise
         return np.ndarray(shape, dtype, np.asarray(_Loan(memory, spare)))
-
-
-class _Memory:
-    """Bytes, and how NumPy finds them."""
-
-    def __init__(self, size: int) -> None:
-        self.array = aligned_empty((size,), np.uint8)
-        self.interface = self.array.__array_interface__
 
 
 class _Loan:
@@ -70,9 +99,11 @@ class _Loan:
 
     def __init__(self, memory: _Memory, spare: list[_Memory]) -> None:
         self._memory, self._spare = memory, spare
-        self.__array_interface__ = memory.interface
+        self._lock = memory.locked()
+        self.__array_interface__ = memory.__array_interface__
 
     def __del__(self) -> None:
+        self._lock.release()
         if len(self._spare) < self._spare_at_most:
             self._spare.append(self._memory)
 
@@ -81,10 +112,17 @@ class Reused:
     """One and the same memory for every array of a shape, which JAX has to copy."""
 
     def __init__(self) -> None:
-        self._arrays: dict[tuple[int, ...], np.ndarray] = {}
+        self._memory: dict[tuple[int, ...], _Memory] = {}
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The array of this shape, with what was last written to it."""
-        if shape not in self._arrays:
-            self._arrays[shape] = _empty(shape, np.dtype(dtype), ALIGNMENT // 2)
-        return self._arrays[shape]
+    def array(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[np.ndarray] = ()
+    ) -> np.ndarray:
+        """As that of `Recycled`, over what was there before."""
+        if shape not in self._memory:
+            self._memory[shape] = _Memory(_size(shape, dtype), ALIGNMENT // 2)
+        memory = self._memory[shape]
+        memory.write(parts)
+        return np.ndarray(shape, dtype, np.asarray(memory))
+
+
+Buffers = Recycled | Reused

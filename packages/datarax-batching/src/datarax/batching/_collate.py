@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from datarax.batching._buffers import Buffers
 from datarax.batching._layout import all_of_type
 from datarax.batching._padding import PadValue, fill_rows, padding_rows
 
@@ -23,13 +25,13 @@ class Leaf:
       path: where it is, for messages.
       spec: what it is in each record, with its canonical dtype.
       padding: what padding holds.
-      empty: makes an array of a shape and a dtype.
+      buffers: where batches of it are.
     """
 
     path: str
     spec: jax.ShapeDtypeStruct
     padding: PadValue
-    empty: Callable[[tuple[int, ...], Any], np.ndarray]
+    buffers: Buffers
 
 
 class UnlikeError(Exception):
@@ -52,58 +54,64 @@ def collate(leaf: Leaf, column: Sequence[Any], rows: int) -> Any:
       ValueError: if the pad value does not fit.
     """
     if all_of_type(column, np.ndarray):
-        return _filled(leaf, column, rows, _join_arrays if leaf.spec.shape else _put_numbers)
+        return _joined(leaf, column, rows) if leaf.spec.shape else _numbers(leaf, column, rows)
     if _has_device_arrays(column):
         return _on_device(leaf, column, rows)
     if leaf.spec.shape or not all_of_type(column, type(column[0])):
         raise UnlikeError
-    return _filled(leaf, column, rows, _put_numbers)
+    return _numbers(leaf, column, rows)
 
 
 def collate_checked(leaf: Leaf, column: Sequence[Any], rows: int) -> Any:
     """The same for arrays of any origin that are known to fit, one after the other."""
     if _has_device_arrays(column):
         return _on_device(leaf, column, rows)
-    return _filled(leaf, column, rows, _put_each)
+    out = _array(leaf, rows)
+    for row, array in enumerate(column):
+        out[row] = array
+    return _padded(leaf, out, len(column))
 
 
-def _filled(leaf: Leaf, column: Sequence[Any], rows: int, put: Any) -> np.ndarray:
-    count, out = len(column), leaf.empty((rows, *leaf.spec.shape), leaf.spec.dtype)
-    put(out if count == rows else out[:count], column)
-    if count < rows:
+def _array(leaf: Leaf, rows: int, parts: Sequence[np.ndarray] = ()) -> np.ndarray:
+    return leaf.buffers.array((rows, *leaf.spec.shape), leaf.spec.dtype, parts)
+
+
+def _padded(leaf: Leaf, out: np.ndarray, count: int) -> np.ndarray:
+    if count < len(out):
         fill_rows(leaf.path, out, count, leaf.padding)
     return out
 
 
-def _put_each(out: np.ndarray, column: Sequence[Any]) -> None:
-    for row, array in enumerate(column):
-        out[row] = array
-
-
-def _join_arrays(out: np.ndarray, column: Sequence[Any]) -> None:
-    # Joined along axis 0, which is cheaper than stacking: no view with a new axis for each record.
-    # `concatenate` itself checks the number of axes and all but the first.
-    flat = out.reshape(-1, *out.shape[2:])
+def _joined(leaf: Leaf, column: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    count, spec, dtype = len(column), leaf.spec, column[0].dtype
+    # Lengths first: a quick pass that brings what the shapes need into the cache.
+    if list(map(length_hint, column)).count(spec.shape[0]) != count:
+        raise UnlikeError
+    if [array.shape for array in column].count(spec.shape) != count:
+        raise UnlikeError
+    if [array.dtype for array in column].count(dtype) != count:
+        raise UnlikeError
+    same = dtype == spec.dtype
     try:
-        if list(map(len, column)).count(out.shape[1]) != len(column):
-            raise UnlikeError
-        if column[0].dtype == out.dtype:
-            np.concatenate(column, out=flat, casting="no")
-            return
-        joined = np.concatenate(column, dtype=column[0].dtype, casting="no")
-    except (TypeError, ValueError):
-        raise UnlikeError from None
-    _copy_narrowed(flat, joined)
+        out = _array(leaf, rows, column if same else ())
+    except ValueError:
+        out = _array(leaf, rows)
+        np.stack(column, out=out[:count])
+    if not same:
+        _copy_narrowed(out[:count], np.stack(column))
+    return _padded(leaf, out, count)
 
 
-def _put_numbers(out: np.ndarray, column: Sequence[Any]) -> None:
+def _numbers(leaf: Leaf, column: Sequence[Any], rows: int) -> np.ndarray:
     try:
-        joined = np.array(column)
+        values = np.array(column)
     except (OverflowError, TypeError, ValueError):
         raise UnlikeError from None
-    if joined.shape != out.shape:
+    if values.shape != (len(column),):
         raise UnlikeError
-    _copy_narrowed(out, joined)
+    out = _array(leaf, rows)
+    _copy_narrowed(out[: len(column)], values)
+    return _padded(leaf, out, len(column))
 
 
 def _copy_narrowed(out: np.ndarray, values: np.ndarray) -> None:
