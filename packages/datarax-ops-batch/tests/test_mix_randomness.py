@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from datarax.core.element_batch import Batch
 from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
@@ -122,9 +122,9 @@ def collectives(op, batch):
     return re.findall(r"(?:all-gather|all-to-all|collective-permute|all-reduce)\(", text)
 
 
-@pytest.fixture
-def sharding():
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+@pytest.fixture(params=[AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def sharding(request):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(request.param,))
     return NamedSharding(mesh, PartitionSpec("data"))
 
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import stats
 
 from datarax.core.element_batch import Batch
@@ -136,12 +137,11 @@ def test_stages_of_one_base_key_are_told_apart():
     np.testing.assert_array_equal(stage(1), stage(1))
 
 
-def test_sharded_batches_give_the_same_records():
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_sharded_batches_give_the_same_records(axes):
     """Over eight devices every record comes out as on one."""
-    devices = np.array(jax.devices()[:8])
-    sharding = jax.sharding.NamedSharding(
-        jax.sharding.Mesh(devices, "d"), jax.sharding.PartitionSpec("d")
-    )
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(axes,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
     op = operator(num_patches=2, patch_size=(3, 3), fill="mean")
     batch = ones(16, record_index=np.arange(16))
     placed = batch.replace(

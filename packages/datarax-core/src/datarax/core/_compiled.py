@@ -13,6 +13,13 @@ import jax
 from flax import nnx
 
 from datarax.core import _recording, _recycling
+from datarax.core._explicit_axes import (
+    automatic_axes,
+    explicit_mesh,
+    replicated,
+    sharded_like,
+)
+from datarax.core._randomness import can_update
 from datarax.core.element_batch import Batch
 
 if TYPE_CHECKING:
@@ -100,7 +107,7 @@ def _compiled(graphdef: Any, state: Any) -> Run:
         for path, leaf in nnx.to_flat_state(state)
     ]
 
-    def run(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
+    def body(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
         filled = [
             (path, value if variable is None else variable.replace(value))
             for (path, variable), value in zip(empty, values, strict=True)
@@ -126,6 +133,17 @@ def _compiled(graphdef: Any, state: Any) -> Run:
         fresh = [leaf for leaf, source in zip(leaves, sources, strict=True) if source < 0]
         recipe = Recipe(structure, sources, tuple(updated), tuple(advanced), tuple(counted))
         return [value_of(own[number]) for number in updated], fresh, recipe
+
+    def run(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
+        mesh = explicit_mesh(batch)
+        if mesh is None:
+            return body(values, batch)
+        with automatic_axes(mesh) as brought:
+            updates, fresh, recipe = body(*brought((list(values), batch)))
+        places = jax.tree_util.tree_leaves_with_path(recipe.structure.unflatten(recipe.sources))
+        paths = [path for path, source in places if source < 0]
+        fresh = sharded_like(mesh, batch, list(zip(paths, fresh, strict=True)))
+        return replicated(mesh, updates), fresh, recipe
 
     return Run(run)
 
@@ -154,11 +172,42 @@ def process(operator: OperatorModule, batch: Batch) -> Batch:
     before = counter.get_raw_value()
     if batch.metadata is not None or batch.batch_metadata is not None:
         batch = dataclasses.replace(batch, metadata=None, batch_metadata=None)
-    out = operator.apply_batch(batch)
+    mesh = explicit_mesh(batch)
+    out = operator.apply_batch(batch) if mesh is None else _on_mesh(operator, mesh, batch)
     noted = recorder is not None and id(counter) in recorder.counted
     if counter.get_raw_value() is before and not noted:
         operator.count_operations(batch.valid_mask)
     return out
+
+
+def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch) -> Batch:
+    """`apply_batch` on a mesh with explicit axes, where the Variables may have its types too."""
+    own = [leaf for leaf in variables_of(operator) if isinstance(leaf, nnx.Variable)]
+    with automatic_axes(mesh) as brought:
+        graphdef, state = nnx.split(operator)
+        inside = nnx.merge(graphdef, brought(state))
+        copies = [leaf for leaf in variables_of(inside) if isinstance(leaf, nnx.Variable)]
+        before = [copy.get_raw_value() for copy in copies]
+        inner = brought(batch)
+        out = inside.apply_batch(inner)
+    for variable, copy, old in zip(own, copies, before, strict=True):
+        new = copy.get_raw_value()
+        if new is old or (variable is operator._operation_count and not can_update(variable)):
+            continue
+        if not can_update(variable):
+            raise ValueError(
+                f"{operator._label()} cannot set its {type(variable).__name__} inside a jax.jit "
+                "that closes over it; use nnx.jit with the operator as an argument, or, for its "
+                "random stream, give the batch a record_index"
+            )
+        variable.set_value(replicated(mesh, new))
+    same = dict(zip(map(id, jax.tree.leaves(inner)), jax.tree.leaves(batch), strict=True))
+    leaves = jax.tree_util.tree_leaves_with_path(out)
+    new = [(path, leaf) for path, leaf in leaves if id(leaf) not in same]
+    made = iter(sharded_like(mesh, batch, new))
+    return jax.tree.structure(out).unflatten(
+        [same[id(leaf)] if id(leaf) in same else next(made) for _, leaf in leaves]
+    )
 
 
 def variables_of(operator: nnx.Module) -> list[Any]:

@@ -16,6 +16,7 @@ import _datarax_sole_owner as _datarax_sole_owner
 from datarax.core import _batch_checks, _rows
 from datarax.core._element import Element as Element
 from datarax.core._element import register
+from datarax.core._explicit_axes import take
 
 __all__ = ["Batch", "Element"]
 
@@ -209,11 +210,11 @@ class Batch:
         rows = self.batch_size
         if not -rows <= index < rows:
             raise IndexError(f"index must be from {-rows} to {rows - 1}, got {index}")
-        if not self.valid_mask[index]:
+        if not take(self.valid_mask, index):
             raise ValueError(f"row {index} is padding, not a record; see valid_mask or compact()")
         return Element(
-            jax.tree.map(lambda leaf: leaf[index], self.data),
-            jax.tree.map(lambda leaf: leaf[index], self.states),
+            jax.tree.map(lambda leaf: take(leaf, index), self.data),
+            jax.tree.map(lambda leaf: take(leaf, index), self.states),
             None if self.metadata is None else self.metadata[index],
         )
 
@@ -243,18 +244,18 @@ class Batch:
         return self.replace(valid_mask=self.valid_mask & mask)
 
     def _rows(self, rows: Any) -> Self:
-        def take(tree: Any) -> Any:
-            return jax.tree.map(lambda leaf: leaf[rows], tree)
+        def taken(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: take(leaf, rows), tree)
 
         metadata = self.metadata
         if metadata is not None:
             metadata = tuple(metadata[row] for row in np.arange(self.batch_size)[rows])
         return dataclasses.replace(
             self,
-            data=take(self.data),
-            states=take(self.states),
-            valid_mask=self.valid_mask[rows],
-            record_index=take(self.record_index),
+            data=taken(self.data),
+            states=taken(self.states),
+            valid_mask=taken(self.valid_mask),
+            record_index=taken(self.record_index),
             metadata=metadata,
         )
 
