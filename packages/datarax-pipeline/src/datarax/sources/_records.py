@@ -68,6 +68,6 @@ class Records:
     def _rows(self, leaf: np.ndarray | jax.Array, indices: np.ndarray) -> np.ndarray | jax.Array:
         if isinstance(leaf, jax.Array):
             return leaf[indices]
-        out = self._memory.empty((len(indices), *leaf.shape[1:]), leaf.dtype)
+        out = self._memory.array((len(indices), *leaf.shape[1:]), leaf.dtype)
         # "clip" because the default mode copies `out` once more; the indices are in range.
         return leaf.take(indices, axis=0, out=out, mode="clip")
