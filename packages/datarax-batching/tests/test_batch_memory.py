@@ -15,7 +15,7 @@ from datarax.batching import DefaultBatcher, DefaultBatcherConfig
 from datarax.core.element_batch import Element
 
 # A batch of four such records is large enough for its memory to be kept.
-SHAPE = (128, 128, 1)
+SHAPE = (128, 64, 2)
 ROWS = 4
 BATCH_BYTES = ROWS * 4 * 128 * 128
 
@@ -34,9 +34,28 @@ def address(array):
     return array.__array_interface__["data"][0]
 
 
-def test_memory_of_a_dropped_batch_serves_for_the_next():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: np.full(SHAPE, number, np.float32),
+        lambda number: np.full((2 * SHAPE[0], *SHAPE[1:]), number, np.float32)[::2],
+        lambda number: np.full(SHAPE, number, np.float32, order="F"),
+        lambda number: np.full(SHAPE, number, ">f4"),
+        lambda number: np.full(SHAPE, number, np.float64),
+        lambda number: np.ma.masked_array(np.full(SHAPE, number, np.float32)),
+    ],
+    ids=["C order", "strided", "Fortran order", "big-endian", "float64", "subclass"],
+)
+def test_memory_of_a_dropped_batch_serves_for_the_next(make):
     """However long the stream, a loop that keeps one batch at a time gets by with two buffers."""
-    assert len({address(batch["x"]) for batch in batches(20)}) == 2
+    batcher = DefaultBatcher(DefaultBatcherConfig())
+    records = (Element({"x": make(number)}) for number in range(10 * ROWS))
+    seen = set()
+    for index, batch in enumerate(batcher(records, batch_size=ROWS)):
+        seen.add(address(batch["x"]))
+        first = batch["x"].reshape(ROWS, -1)
+        assert (first == ROWS * index + np.arange(ROWS)[:, None]).all()
+    assert len(seen) == 2
 
 
 def test_memory_is_kept_from_one_epoch_to_the_next():
