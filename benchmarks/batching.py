@@ -244,6 +244,13 @@ def case(size: str, place: str, put: Callable[..., Call], reference: str, calls:
     return Case(f"{size} {place}", contenders, reference, calls)
 
 
+def busy_case() -> Case:
+    """Some contenders only: the slower ones would take minutes."""
+    names = ("ours", "np.stack", "tree.map(np.stack)", "torch default_collate")
+    contenders = {name: partial(beside_a_busy_thread, CONTENDERS[name], "small") for name in names}
+    return Case("small to host beside a busy thread", contenders, "np.stack", calls=10)
+
+
 def cases() -> list[Case]:
     both = [
         case(size, place, put, reference)
@@ -253,8 +260,7 @@ def cases() -> list[Case]:
             ("to device", on_device, "np.stack, jnp.asarray"),
         )
     ]
-    busy = case("small", "to host beside a busy thread", beside_a_busy_thread, "np.stack", calls=10)
-    return [*both, busy]
+    return [*both, busy_case()]
 
 
 def memory(count: int) -> dict[str, Any]:
