@@ -59,7 +59,9 @@ OWN_ARITHMETIC = (
     "packages/datarax-ops-batch/tests/test_mix_boxes.py",
     "packages/datarax-ops-batch/tests/test_mix_equivalences.py",
     "packages/datarax-ops-batch/tests/test_mix_ratio.py",
+    "packages/datarax-ops-batch/tests/test_mix_regions.py",
     "packages/datarax-ops-image/tests/test_patch_dropout_equivalences.py",
+    "packages/datarax-ops-image/tests/test_patch_dropout_fills.py",
     "packages/datarax-ops-image/tests/test_patch_dropout_placement.py",
 )
 QUICK_COMPILES = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}

@@ -23,7 +23,7 @@ def public_modules():
         for path in source.rglob("*.py"):
             parts = path.relative_to(source).with_suffix("").parts
             dotted = ".".join(parts).removesuffix(".__init__")
-            if "._" not in dotted:
+            if not any(part.startswith("_") for part in dotted.split(".")):
                 yield dotted
 
 
