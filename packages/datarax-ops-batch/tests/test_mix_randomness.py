@@ -122,10 +122,14 @@ def collectives(op, batch):
     return re.findall(r"(?:all-gather|all-to-all|collective-permute|all-reduce)\(", text)
 
 
-@pytest.fixture(params=[AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-def sharding(request):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(request.param,))
+def rows_over_devices(axes=AxisType.Auto):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(axes,))
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+@pytest.fixture
+def sharding():
+    return rows_over_devices()
 
 
 def sharded(batch, sharding):
@@ -137,8 +141,10 @@ def sharded(batch, sharding):
     return batch.replace(**spread)
 
 
-def test_sharded_groups_are_mixed_without_any_collective(sharding):
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_sharded_groups_are_mixed_without_any_collective(axes):
     """The program compiled for eight devices has no communication in it at all."""
+    sharding = rows_over_devices(axes)
     op = make_op(mode="both", granularity="record", mix_group_size=4)
     batch = records(range(32), size=(8, 8, 3))
     spread = sharded(batch, sharding)
