@@ -310,7 +310,8 @@ def test_in_place_reuses_a_donated_image():
     def step(image, rest):
         return op(rest.replace(data={"image": image}))["image"]
 
-    images = jnp.asarray(batch["image"])
+    # A copy, because an array that shares its memory with NumPy cannot be overwritten.
+    images = jnp.array(batch["image"], copy=True)
     address = images.unsafe_buffer_pointer()
     out = jax.jit(step, donate_argnums=0)(images, batch.replace(data={}))
     assert out.unsafe_buffer_pointer() == address
