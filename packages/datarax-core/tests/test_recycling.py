@@ -114,6 +114,22 @@ def test_a_batch_without_a_place_for_the_result_is_refused():
     assert op.recycle(batch, spent=op(batch))["image"].dtype == jnp.bfloat16
 
 
+def test_an_array_that_the_result_still_holds_is_not_given_away():
+    """An operator may keep the image under another name; that one must not be deleted."""
+
+    class Keep(OperatorModule):
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            image, label = data["image"] + 1, data["label"] + 1
+            return {"image": image, "label": label, "first": data["image"]}, state, metadata
+
+    batch = make_batch()
+    image = np.array(batch["image"])
+    out = Keep(OperatorConfig()).recycle(batch, spent=batch)
+    np.testing.assert_array_equal(out["first"], image)
+    np.testing.assert_array_equal(out["image"], image + 1)
+    assert batch["label"].is_deleted()
+
+
 def test_recycling_inside_a_trace_is_refused():
     """Inside a jit the memory belongs to that jit."""
     op = Halve(OperatorConfig())

@@ -42,7 +42,12 @@ def exchange(run: Callable[..., Any], structure: Any, specs: tuple[Any, ...]) ->
     fresh = [(number, paths[number], spec) for number, spec in zip(numbers, made, strict=True)]
     wanted = {path: spec for _, path, spec in fresh}
     given = zip(_paths(batch), jax.tree.leaves(batch), strict=True)
-    own = [number for number, (path, spec) in enumerate(given) if wanted.get(path) == spec]
+    own = [
+        number
+        for number, (path, spec) in enumerate(given)
+        # What the result also holds under another path must stay.
+        if wanted.get(path) == spec and number not in recipe.sources
+    ]
     return Exchange(recipe.structure, tuple(fresh), tuple(own))
 
 
