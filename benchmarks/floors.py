@@ -7,6 +7,8 @@ before it writes to it), in place 2 N.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from harness import Call
 
@@ -49,9 +51,14 @@ def in_place(images: np.ndarray) -> Call:
     return call
 
 
-FLOORS = {
-    "floor: x + 1, fresh": fresh,
-    "floor: x + 1, recycled": recycled,
-    "floor: x + 1, in place": in_place,
-}
 REFERENCE = "floor: x + 1, fresh"
+
+
+def contenders(images: Callable[[], np.ndarray]) -> dict[str, Callable[[], Call]]:
+    """The floors as contenders of a case on these images."""
+    floors = {
+        REFERENCE: fresh,
+        "floor: x + 1, recycled": recycled,
+        "floor: x + 1, in place": in_place,
+    }
+    return {name: lambda floor=floor: floor(images()) for name, floor in floors.items()}

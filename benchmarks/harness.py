@@ -11,6 +11,7 @@ interpreter:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -141,6 +142,24 @@ def measure(case: Case, workers: dict[str, Worker], seed: int = 0) -> dict[str, 
 def worker_of(contender: str, workers: dict[str, Worker]) -> Worker:
     """The worker for a contender: that of the peer it is named after, or the common one."""
     return workers.get(contender.split(",")[0].split()[0], workers[""])
+
+
+def file_of(package: str, *parts: str) -> Any:
+    """A module of a package by its file, without the package's other imports and what they need.
+
+    Raises:
+      ImportError: if the package is not installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ImportError(f"{package} is not installed")
+    path = Path(found.origin).parent.joinpath(*parts)
+    spec = importlib.util.spec_from_file_location(f"{package}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def machine() -> dict[str, Any]:

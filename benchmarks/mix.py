@@ -6,14 +6,12 @@ All mix one-hot labels of ten classes too, from class numbers where a peer wants
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import floors
 import numpy as np
-from harness import Call, Case, main
+from harness import Call, Case, file_of, main
 
 CLASSES = 10
 
@@ -138,25 +136,14 @@ def torch_images(work: Workload):
     return torch.from_numpy(work.images()).permute(0, 3, 1, 2).contiguous()
 
 
-def timm_mixup() -> type:
-    """The Mixup of timm, without the rest of timm, which needs torchvision."""
-    package = importlib.util.find_spec("timm")
-    if package is None or package.origin is None:
-        raise ImportError("timm is not installed")
-    path = Path(package.origin).parent / "data" / "mixup.py"
-    spec = importlib.util.spec_from_file_location("timm_mixup", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Mixup
-
-
 def timm_in_place(work: Workload) -> Call:
     import torch
 
     mixup, cutmix = work.alphas
-    mix = timm_mixup()(mixup_alpha=mixup, cutmix_alpha=cutmix, num_classes=CLASSES)
+    # Its file alone, because importing timm.data needs torchvision.
+    mix = file_of("timm", "data", "mixup.py").Mixup(
+        mixup_alpha=mixup, cutmix_alpha=cutmix, num_classes=CLASSES
+    )
     images, classes = torch_images(work), torch.from_numpy(work.classes())
     return lambda: mix(images, classes)
 
@@ -242,9 +229,7 @@ CONTENDERS: dict[str, Callable[[Workload], Call]] = {
 
 
 def case(work: Workload, calls: int) -> Case:
-    contenders = {
-        name: lambda floor=floor: floor(work.images()) for name, floor in floors.FLOORS.items()
-    }
+    contenders = floors.contenders(work.images)
     contenders |= {name: lambda make=make: make(work) for name, make in CONTENDERS.items()}
     return Case(work.name, contenders, reference=floors.REFERENCE, calls=calls)
 

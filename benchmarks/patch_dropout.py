@@ -8,14 +8,11 @@ can be, in place where they work so.
 from __future__ import annotations
 
 import functools
-import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import floors
 import numpy as np
-from harness import Call, Case, main
+from harness import Call, Case, file_of, main
 
 
 @dataclass(frozen=True)
@@ -172,17 +169,8 @@ def keras_jit(work: Workload) -> Call:
 def timm_in_place(work: Workload) -> Call:
     import torch
 
-    # By its file, because importing timm.data needs torchvision, which this part of timm does not.
-    timm = importlib.util.find_spec("timm")
-    if timm is None or timm.origin is None:
-        raise ImportError("No module named 'timm'")
-    path = Path(timm.origin).parent / "data" / "random_erasing.py"
-    spec = importlib.util.spec_from_file_location("random_erasing", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    erase = module.RandomErasing(
+    # Its file alone, because importing timm.data needs torchvision.
+    erase = file_of("timm", "data", "random_erasing.py").RandomErasing(
         probability=1.0,
         min_area=work.area * work.patches,
         max_area=work.area * work.patches,
@@ -253,14 +241,7 @@ def case(work: Workload, calls: int) -> Case:
         "numpy, loop on a copy": numpy_loop,
     }
     prepared = {name: functools.partial(make, work) for name, make in contenders.items()}
-    return Case(work.name, with_floors(work, prepared), floors.REFERENCE, calls)
-
-
-def with_floors(work: Workload, contenders: dict[str, Callable[[], Call]]) -> dict:
-    prepared = {
-        name: lambda floor=floor: floor(work.images()) for name, floor in floors.FLOORS.items()
-    }
-    return prepared | contenders
+    return Case(work.name, floors.contenders(work.images) | prepared, floors.REFERENCE, calls)
 
 
 def growth(counts: tuple[int, ...]) -> Case:
@@ -270,7 +251,7 @@ def growth(counts: tuple[int, ...]) -> Case:
         work = Workload(128, 224, "float32", count, 32)
         contenders[f"ours, {count} patches"] = functools.partial(ours, work)
     name = "128 x 224 px, float32, growing numbers"
-    return Case(name, with_floors(work, contenders), floors.REFERENCE, 40)
+    return Case(name, floors.contenders(work.images) | contenders, floors.REFERENCE, 40)
 
 
 CASES = (

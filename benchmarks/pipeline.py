@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Call, Case, main
+from harness import Call, Case, file_of, main
 
 RECORDS, BATCH, CLASSES = 10_000, 128, 10
 MEAN = np.float32([0.4914, 0.4822, 0.4465])
@@ -153,13 +151,7 @@ def epoch_grain(threads: int) -> Call:
 
 def timm_mixup() -> Any:
     """Mixup of timm, without the rest of timm, which needs torchvision."""
-    package = importlib.util.find_spec("timm")
-    if package is None or package.origin is None:
-        raise ImportError("timm is not installed")
-    path = Path(package.origin).parent / "data" / "mixup.py"
-    spec = importlib.util.spec_from_file_location("timm_mixup", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = file_of("timm", "data", "mixup.py")
     return module.Mixup(mixup_alpha=0.4, cutmix_alpha=0.0, num_classes=CLASSES, label_smoothing=0)
 
 
