@@ -45,7 +45,6 @@ ANY_VERSION = (
     "tests-integration/test_documented_names.py",
     "tests-integration/test_training_loop.py",
 )
-# Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
 # What trains models or starts processes runs once, on the interpreter of most machines.
 ONCE = (
     "tests-integration/test_batching_recipes.py",
@@ -53,7 +52,7 @@ ONCE = (
     "tests-integration/test_patch_dropout_vit.py",
     "tests-integration/test_tutorial.py",
 )
-# Arithmetic in our own kernels, which no version of JAX changes, is left out of `lowest`.
+# Left out of `lowest` for their time: they test our own arithmetic more than what JAX offers.
 OWN_ARITHMETIC = (
     "packages/datarax-core/tests/test_statistics.py",
     "packages/datarax-ops-batch/tests/test_mix_blend.py",
@@ -65,6 +64,7 @@ OWN_ARITHMETIC = (
     "packages/datarax-ops-image/tests/test_patch_dropout_fills.py",
     "packages/datarax-ops-image/tests/test_patch_dropout_placement.py",
 )
+# Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
 QUICK_COMPILES = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 NO_SOURCE_TREE = {"PYTHONPATH": None}
 

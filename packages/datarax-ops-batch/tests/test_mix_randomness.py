@@ -122,6 +122,11 @@ def collectives(op, batch):
     return re.findall(r"(?:all-gather|all-to-all|collective-permute|all-reduce)\(", text)
 
 
+EACH_KIND_OF_AXES = pytest.mark.parametrize(
+    "axes", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
+)
+
+
 def rows_over_devices(axes=AxisType.Auto):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(axes,))
     return NamedSharding(mesh, PartitionSpec("data"))
@@ -141,7 +146,7 @@ def sharded(batch, sharding):
     return batch.replace(**spread)
 
 
-@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@EACH_KIND_OF_AXES
 def test_sharded_groups_are_mixed_without_any_collective(axes):
     """The program compiled for eight devices has no communication in it at all."""
     sharding = rows_over_devices(axes)
@@ -155,9 +160,13 @@ def test_sharded_groups_are_mixed_without_any_collective(axes):
     assert_same(expected, out)
 
 
-def test_sharded_batches_without_groups_do_move_images(sharding):
+@EACH_KIND_OF_AXES
+def test_sharded_batches_without_groups_do_move_images(axes):
     """Partners on other devices have to travel: the search for collectives can find some."""
-    assert collectives(make_op(), sharded(records(range(32)), sharding))
+    op, batch = make_op(), records(range(32))
+    spread = sharded(batch, rows_over_devices(axes))
+    assert collectives(op, spread)
+    assert_same(op(batch), op(spread))
 
 
 @each_option
