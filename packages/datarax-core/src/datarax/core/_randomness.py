@@ -20,6 +20,7 @@ from flax.errors import TraceContextError
 from jaxtyping import Array, Bool, Key, UInt32
 
 from datarax.core import _recording
+from datarax.core._threefry import THREEFRY, fold_in
 
 DEFAULT_STREAM = "default"
 
@@ -86,7 +87,7 @@ def call_key(owner: str, stream: nnx.RngStream) -> Iterator[Key[Array, ""]]:
             "closes over it, so every call would draw the same numbers; use nnx.jit (nnx.grad, "
             "...) with the operator as an argument, or give the batch a record_index"
         )
-    yield jax.random.fold_in(stream.key.get_value(), count)
+    yield fold_in(stream.key.get_value(), count)
     following = count + count.dtype.type(1)
     stream.count.set_value(following)
     recorder = _recording.active()
@@ -115,15 +116,13 @@ def record_keys(
     under `vmap`, on the other keys of the batch.
     """
     words = jax.random.key_data(base)
-    key = jax.random.wrap_key_data(words[:2], impl="threefry2x32")
+    key = jax.random.wrap_key_data(words[:2], impl=THREEFRY)
     for word in words[2:]:
-        key = jax.random.fold_in(key, word)
+        key = fold_in(key, word)
     if _ordinal.get():
-        key = jax.random.fold_in(key, np.uint32(_ordinal.get()))
-    key = jax.random.fold_in(key, np.uint32(0) if epoch is None else epoch)
-    index = jnp.asarray(record_index)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index.reshape(-1))
-    return keys.reshape(index.shape)
+        key = fold_in(key, np.uint32(_ordinal.get()))
+    key = fold_in(key, np.uint32(0) if epoch is None else epoch)
+    return fold_in(key, record_index)
 
 
 def first_valid_key(

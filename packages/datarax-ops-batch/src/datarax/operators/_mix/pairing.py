@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt32
 
 ROW_BITS = 12
+PADDING = np.uint32(1 << 31)
 
 
 def partners(word: UInt32[Array, " rows"], valid: Bool[Array, " rows"]) -> Int32[Array, " rows"]:
@@ -22,15 +24,20 @@ def partners(word: UInt32[Array, " rows"], valid: Bool[Array, " rows"]) -> Int32
     """
     rows = valid.shape[0]
     own = jnp.arange(rows, dtype=jnp.int32)
-    shuffle = (word >> 1) | jnp.where(valid, jnp.uint32(0), jnp.uint32(1 << 31))
+    shuffle = (word >> 1) | jnp.where(valid, jnp.uint32(0), PADDING)
     if rows <= 1 << ROW_BITS:
         # One sort of one array: the row stands in the low bits of its random word.
-        packed = (shuffle >> ROW_BITS << ROW_BITS) | own.astype(jnp.uint32)
-        order = (jnp.sort(packed) & ((1 << ROW_BITS) - 1)).astype(jnp.int32)
+        circle = jnp.sort((shuffle >> ROW_BITS << ROW_BITS) | own.astype(jnp.uint32))
+        order = (circle & ((1 << ROW_BITS) - 1)).astype(jnp.int32)
     else:
-        order = jax.lax.sort((shuffle, own), num_keys=1)[1]
-    count = valid.sum(dtype=jnp.int32)
-    after = jnp.where(own < count - 1, jnp.roll(order, -1), order[0])
-    after = jnp.where(own < count, after, order)
+        circle, order = jax.lax.sort((shuffle, own), num_keys=1)
+    # Padding stands at the end; a sum of `valid` would be three kernels more.
+    is_last = (own == rows - 1) | (_following(circle, own) >= PADDING)
+    after = jnp.where(is_last, order[0], _following(order, own))
+    after = jnp.where(circle >= PADDING, order, after)
     everyone = jnp.zeros_like(own).at[order]
     return everyone.set(after, unique_indices=True, mode="promise_in_bounds")
+
+
+def _following(values: Array, place: Int32[Array, " rows"]) -> Array:
+    return values.at[place + 1].get(mode="clip")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
+from datarax.core._threefry import random_words
 from datarax.operators._mix import bits, pairing, ratio
 from datarax.operators._mix.region import Region, RegionSampler, drawn_region, kept_fraction
 
@@ -77,9 +78,10 @@ def draw_plan(
         cut = bits.coin(word["switch"], jnp.float32(recipe.switch_prob))
         lam = jnp.where(cut, lam, _ratio(word, mixup_alpha, recipe))
         region = _where(cut, region)
-    mixed = valid & (valid.sum(1, keepdims=True) > 1) & enabled & bits.coin(word["chosen"], prob)
+    partner = jax.vmap(pairing.partners)(pairing_word, valid)
     own = jnp.arange(rows, dtype=jnp.int32)[None]
-    partner = jnp.where(mixed, jax.vmap(pairing.partners)(pairing_word, valid), own)
+    mixed = (partner != own) & enabled & bits.coin(word["chosen"], prob)
+    partner = jnp.where(mixed, partner, own)
     start = rows * jnp.arange(groups, dtype=jnp.int32)[:, None]
     region = _where(mixed, region)
     return MixPlan(
@@ -101,20 +103,13 @@ def _random_words(
     if recipe.mode != "mixup":
         count += recipe.sampler.word_count(recipe.sizes)
     if recipe.per_record:
-        block = _bits(keys, (rows, count + 1))
+        block = random_words(keys, (rows, count + 1))
         others, pairing_word = block[..., :count], block[..., count]
     else:
-        block = _bits(keys, (count + rows,))
+        block = random_words(keys, (count + rows,))
         others, pairing_word = block[:, None, :count], block[:, count:]
     named = {name: others[..., number] for number, name in enumerate(names)}
     return pairing_word, named, others[..., len(names) :]
-
-
-def _bits(keys: Key[Array, " groups"], shape: tuple[int, ...]) -> UInt32[Array, "groups ..."]:
-    if keys.shape[0] == 1:
-        # The same bits without a vmap, which takes longer to compile.
-        return jax.random.bits(keys[0], shape)[None]
-    return jax.vmap(lambda key: jax.random.bits(key, shape))(keys)
 
 
 def _ratio(

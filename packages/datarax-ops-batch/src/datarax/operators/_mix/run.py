@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Key, PyTree
 
 from datarax.core._randomness import record_keys
+from datarax.core._threefry import fold_in
 from datarax.core.element_batch import Batch
 from datarax.operators._mix import apply, fields, labels
 from datarax.operators._mix.apply import Layout
@@ -104,7 +105,7 @@ def group_keys(
         if len(batch) <= group:
             return key[None]
         numbers = jnp.arange(-(-len(batch) // group), dtype=jnp.uint32)
-        return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+        return fold_in(key, numbers)
     first = jnp.argmax(in_groups(batch.valid_mask, group), axis=1, keepdims=True)
     index = jnp.take_along_axis(in_groups(batch.record_index, group), first, axis=1)
     epoch = None if batch.epoch is None else jnp.asarray(batch.epoch)

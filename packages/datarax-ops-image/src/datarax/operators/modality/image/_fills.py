@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 from datarax.core._field_paths import field_paths, get_field
+from datarax.core._threefry import THREEFRY, random_words
 from datarax.core._value_range import at_working_precision, held_exactly
 from datarax.operators.modality.image._sampling import below, unit
 
@@ -106,8 +107,8 @@ def random_values(
       dtype: of the result.
       bounds: smallest and largest value.
     """
-    key = jax.random.wrap_key_data(seed, impl="threefry2x32")
-    bits = jax.random.bits(key, shape, jnp.uint32)
+    key = jax.random.wrap_key_data(seed, impl=THREEFRY)
+    bits = random_words(key, shape)
     if jnp.issubdtype(dtype, jnp.integer):
         low, high = int(bounds[0]), int(bounds[1])
         offset = below(bits, np.uint32(high - low + 1))

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
+from datarax.core._threefry import THREEFRY, random_words
+
 Bounds = tuple[int, int]
 
 
@@ -172,7 +174,7 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
         "seed": 2 * layout.seeded,
     }
     ends = np.cumsum(list(shares.values())).tolist()
-    bits = jax.random.bits(key, (batch, ends[-1]), jnp.uint32)
+    bits = random_words(key, (batch, ends[-1]))
     share = dict(zip(shares, jnp.split(bits, ends[:-1], axis=1), strict=True))
     place = share["place"].reshape(batch, number, 2)
     if layout.varies_in_size:
@@ -198,5 +200,5 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
 def fixed(seed: int, layout: Layout) -> dict[str, np.ndarray]:
     """The patches of one record that a seed stands for, drawn at once even inside a trace."""
     with jax.ensure_compile_time_eval():
-        drawn = draw(jax.random.key(seed, impl="threefry2x32"), batch=1, layout=layout)
+        drawn = draw(jax.random.key(seed, impl=THREEFRY), batch=1, layout=layout)
         return {name: np.asarray(array)[0] for name, array in drawn.items()}
