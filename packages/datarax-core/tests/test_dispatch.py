@@ -166,6 +166,50 @@ def test_variables_tell_the_truth_after_every_call():
     assert op.get_state()["_operation_count"][0, 0] == 8
 
 
+class Offset(OperatorModule):
+    """Adds a number that its Variable holds on the host, and skips odd rows."""
+
+    def __init__(self, config, value):
+        super().__init__(config)
+        self.offset = nnx.Variable(value)
+
+    def apply_batch(self, batch, stats=None):
+        even = jnp.arange(len(batch)) % 2 == 0
+        self.count_operations(batch.valid_mask, applied=even)
+        x = jnp.where(even, batch["x"] + jnp.float32(self.offset.get_value()), batch["x"])
+        return batch.replace(data={"x": x})
+
+
+def test_a_number_on_the_host_is_the_variables_latest():
+    """A number that stayed the same for some calls takes effect at once when it changes."""
+    op = Offset(OperatorConfig(), np.float32(1))
+    for value in (1, 1, 1, 5, 5, 5, 1):
+        if float(op.offset.get_value()) != value:
+            op.offset.set_value(np.float32(value))
+        assert float(op(batch())["x"][2]) == 2 + value
+
+
+def test_recycling_knows_numbers_of_python():
+    """A Variable that holds a Python number is no hindrance to recycling."""
+    op = Offset(OperatorConfig(), 3.0)
+    fresh = op(batch())
+    assert float(op.recycle(batch(), spent=fresh)["x"][2]) == 5
+
+
+def test_batches_may_be_on_other_devices_than_those_before():
+    """Counts that a call left on its devices follow to those of the next batch."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), "data")
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    op = Offset(OperatorConfig(), np.float32(1))
+    for place in (spread, jax.devices()[3], jax.devices()[1], spread):
+        out = op(jax.device_put(batch(8), place))
+        np.testing.assert_array_equal(out["x"], np.arange(8) + (np.arange(8) % 2 == 0))
+    second = jax.device_put(batch(8), jax.devices()[2])
+    out = op.recycle(second, spent=op(second))
+    assert out["x"].devices() == {jax.devices()[2]}
+    assert op.get_operation_stats() == {"applied_count": 24, "skipped_count": 24}
+
+
 def test_an_unhashable_attribute_still_compiles(traced):
     """An attribute that cannot be hashed only keeps the operator from sharing its trace."""
 
@@ -279,7 +323,7 @@ def test_the_cache_is_bounded_and_keeps_no_input_alive(traced):
     batches = [batch() for _ in range(20)]
     for b in batches:
         op(b)
-    entries = _dispatch._bindings[op].cache._entries
+    entries = _dispatch._bindings[id(op)].cache._entries
     assert len(entries) == 8
     del b, batches
     gc.collect()

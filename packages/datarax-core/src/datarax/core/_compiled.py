@@ -73,7 +73,7 @@ class Run:
         self, owner: str, values: list[Any], batch: Batch, spent: Batch
     ) -> tuple[list[Any], list[Any], Recipe]:
         """The same as `fresh`, in memory of `spent`."""
-        plan = self._exchange(*_recycling.specs_of((values, batch)))
+        plan = self._exchange(*_recycling.kinds_of((values, batch)))
         given = _recycling.spent_arrays(owner, plan, batch, spent)
         own = plan.own if spent is batch else ()
         kept, structure = jax.tree.flatten(batch)

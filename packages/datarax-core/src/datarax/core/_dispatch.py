@@ -10,7 +10,9 @@ rest.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
+from collections.abc import Callable
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,9 @@ from flax import nnx
 from flax.nnx import tracers
 
 from datarax.core._cache import IdentityCache
-from datarax.core._compiled import Recipe, process, shared_run, value_of, variables_of
+from datarax.core._compiled import Recipe, process, shared_run, variables_of
 from datarax.core.element_batch import Batch
-from datarax.core.module import increased
+from datarax.core.module import OperationCount, increased
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 with jax.ensure_compile_time_eval():
     _EAGER = tracers.TraceState()
+
+Result = tuple[list[Any], list[Any], Recipe]
 
 
 class Binding:
@@ -41,25 +45,59 @@ class Binding:
 
     def __init__(self, operator: OperatorModule) -> None:
         graphdef, state = nnx.split(operator)
-        self._inner = [
-            node
-            for _, node in nnx.iter_graph(operator)
-            if node is not operator and _contents(node) is not None
-        ]
+        nodes = [node for _, node in nnx.iter_graph(operator) if node is not operator]
+        # Views, in which later changes show.
+        self._inner = [view for view in map(_contents, nodes) if view is not None]
         self._seen = self._attributes(operator)
         self.leaves = variables_of(operator)
+        self._readers = [_reader(leaf) for leaf in self.leaves]
+        self._placed: dict[int, tuple[np.generic, jax.Array | None]] = {}
         self.run = shared_run(graphdef, state)
         self.cache = IdentityCache()
 
     def _attributes(self, operator: OperatorModule) -> list[Any]:
         found = list(vars(operator).values())
-        for node in self._inner:
-            found += _contents(node) or ()
+        for view in self._inner:
+            found += view
         return found
 
     def values(self) -> list[Any]:
         """What the Variables hold now, and the arrays that the operator holds as such."""
-        return [value_of(leaf) for leaf in self.leaves]
+        return [read() for read in self._readers]
+
+    def arguments(self, values: list[Any]) -> list[Any]:
+        """The values as the compiled call is to get them.
+
+        A scalar on the host costs microseconds a call. One that stays the same object, unlike a
+        count, is put on the device the second time that it is seen.
+        """
+        arguments = values.copy()
+        for number, value in enumerate(values):
+            if isinstance(value, np.generic):
+                before, array = self._placed.get(number, (None, None))
+                if value is not before:
+                    self._placed[number] = (value, None)
+                    continue
+                if array is None:
+                    array = jax.device_put(value)
+                    self._placed[number] = (value, array)
+                arguments[number] = array
+        return arguments
+
+    def counts_on_host(self, values: list[Any], batch: Batch) -> bool:
+        """Fetches the operation counts that are on other devices than the batch; False if none."""
+        arrays = [leaf for leaf in jax.tree.leaves(batch) if isinstance(leaf, jax.Array)]
+        devices = set().union(*(array.devices() for array in arrays))
+        elsewhere = [
+            number
+            for number, (leaf, value) in enumerate(zip(self.leaves, values, strict=True))
+            if isinstance(leaf, OperationCount)
+            and isinstance(value, jax.Array)
+            and value.devices() != devices
+        ]
+        for number in elsewhere:
+            values[number] = np.asarray(values[number])
+        return bool(elsewhere)
 
     def is_current(self, operator: OperatorModule) -> bool:
         """Whether every attribute in the operator's graph is still the same object."""
@@ -75,20 +113,28 @@ def _contents(node: Any) -> Any:
     return node if isinstance(node, list) else None
 
 
-_bindings: weakref.WeakKeyDictionary[OperatorModule, Binding] = weakref.WeakKeyDictionary()
+def _reader(leaf: Any) -> Callable[[], Any]:
+    return leaf.get_raw_value if isinstance(leaf, nnx.Variable) else lambda: leaf
+
+
+# By id, since looking up a weak reference takes longer than the rest of a lookup.
+_bindings: dict[int, Binding] = {}
 
 
 def _binding(operator: OperatorModule) -> Binding:
-    binding = _bindings.get(operator)
+    number = id(operator)
+    binding = _bindings.get(number)
+    if binding is None:
+        weakref.finalize(operator, _bindings.pop, number)
     if binding is None or not binding.is_current(operator):
-        binding = _bindings[operator] = Binding(operator)
+        binding = _bindings[number] = Binding(operator)
     return binding
 
 
 def forget_results(operator: OperatorModule) -> None:
     """Clears the operator's cache of results."""
-    if operator in _bindings:
-        _bindings[operator].cache.clear()
+    if id(operator) in _bindings:
+        _bindings[id(operator)].cache.clear()
 
 
 def call(operator: OperatorModule, batch: Batch) -> Batch:
@@ -96,13 +142,9 @@ def call(operator: OperatorModule, batch: Batch) -> Batch:
     if not _EAGER.is_valid():
         return _with_metadata(process(operator, batch), batch)
     binding = _binding(operator)
-    inputs, structure = jax.tree.flatten(batch)
     if operator.config.cacheable:
-        fresh, recipe = _remembered(operator, binding, batch, inputs, structure)
-    else:
-        values = binding.values()
-        fresh, recipe = _settled(binding, batch, values, binding.run.fresh(values, batch))
-    return _assembled(batch, inputs, fresh, recipe)
+        return _assembled(batch, *_remembered(operator, binding, batch))
+    return _assembled(batch, *_made(binding, batch, binding.run.fresh))
 
 
 def recycle(operator: OperatorModule, batch: Batch, spent: Batch) -> Batch:
@@ -118,21 +160,22 @@ def recycle(operator: OperatorModule, batch: Batch, spent: Batch) -> Batch:
             "recycled; call the operator, or set cacheable=False"
         )
     binding = _binding(operator)
-    values, inputs = binding.values(), jax.tree.leaves(batch)
-    result = binding.run.recycled(operator._label(), values, batch, spent)
-    return _assembled(batch, inputs, *_settled(binding, batch, values, result))
+    recycled = functools.partial(binding.run.recycled, operator._label(), spent=spent)
+    return _assembled(batch, *_made(binding, batch, recycled))
 
 
-def _assembled(batch: Batch, inputs: list[Any], fresh: list[Any], recipe: Recipe) -> Batch:
-    new = iter(fresh)
-    leaves = [inputs[source] if source >= 0 else next(new) for source in recipe.sources]
-    return _with_metadata(recipe.structure.unflatten(leaves), batch)
-
-
-def _settled(
-    binding: Binding, batch: Batch, values: list[Any], result: tuple[list[Any], list[Any], Recipe]
+def _made(
+    binding: Binding, batch: Batch, run: Callable[[list[Any], Batch], Result]
 ) -> tuple[list[Any], Recipe]:
-    """What the call made, after the Variables have their new values."""
+    """What the compiled call makes, after the Variables have their new values."""
+    values = binding.values()
+    try:
+        result = run(binding.arguments(values), batch)
+    except ValueError:
+        # The counts may still be where an earlier batch was.
+        if not binding.counts_on_host(values, batch):
+            raise
+        result = run(binding.arguments(values), batch)
     updates, fresh, recipe = result
     for number, value in zip(recipe.updated, updates, strict=True):
         binding.leaves[number].set_raw_value(value)
@@ -142,6 +185,12 @@ def _settled(
     if recipe.counted:
         _count(binding, recipe, batch.valid_mask)
     return fresh, recipe
+
+
+def _assembled(batch: Batch, fresh: list[Any], recipe: Recipe) -> Batch:
+    inputs, new = jax.tree.leaves(batch), iter(fresh)
+    leaves = [inputs[source] if source >= 0 else next(new) for source in recipe.sources]
+    return _with_metadata(recipe.structure.unflatten(leaves), batch)
 
 
 def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
@@ -156,17 +205,17 @@ def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
 
 
 def _remembered(
-    operator: OperatorModule, binding: Binding, batch: Batch, inputs: list[Any], structure: Any
+    operator: OperatorModule, binding: Binding, batch: Batch
 ) -> tuple[list[Any], Recipe]:
+    inputs, structure = jax.tree.flatten(batch)
     counter = operator._operation_count
-    held = [value_of(leaf) for leaf in binding.leaves if leaf is not counter]
-    fixed = jax.tree.leaves(held)
+    values = zip(binding.leaves, binding.values(), strict=True)
+    fixed = jax.tree.leaves([value for leaf, value in values if leaf is not counter])
     result = binding.cache.get(structure, inputs, fixed)
     if result is not None:
         _count(binding, result[1], batch.valid_mask)
         return result
-    values = binding.values()
-    fresh, recipe = _settled(binding, batch, values, binding.run.fresh(values, batch))
+    fresh, recipe = _made(binding, batch, binding.run.fresh)
     if not recipe.updated and not recipe.advanced:
         binding.cache.put(structure, inputs, fixed, (fresh, recipe))
     return fresh, recipe

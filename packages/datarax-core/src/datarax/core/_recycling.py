@@ -32,9 +32,9 @@ class Exchange:
     own: tuple[int, ...]
 
 
-def exchange(run: Callable[..., Any], structure: Any, specs: tuple[Any, ...]) -> Exchange:
-    """Finds out by tracing `run` on the specs of its arguments."""
-    values, batch = structure.unflatten(specs)
+def exchange(run: Callable[..., Any], structure: Any, kinds: tuple[Any, ...]) -> Exchange:
+    """Finds out by tracing `run` on arguments of this structure, shapes and dtypes."""
+    values, batch = structure.unflatten([jax.ShapeDtypeStruct(*kind) for kind in kinds])
     _, made, recipe = jax.eval_shape(run, values, batch)
     made = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in made]
     paths = _paths(recipe.structure.unflatten(recipe.sources))
@@ -51,13 +51,17 @@ def exchange(run: Callable[..., Any], structure: Any, specs: tuple[Any, ...]) ->
     return Exchange(recipe.structure, tuple(fresh), tuple(own))
 
 
-def specs_of(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
-    """A tree's structure and the shapes and dtypes of its leaves, hashable."""
+def kinds_of(tree: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A tree's structure and its leaves' shapes and dtypes, hashable."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple(
-        jax.ShapeDtypeStruct(jnp.shape(leaf), getattr(leaf, "dtype", None) or jnp.result_type(leaf))
-        for leaf in leaves
-    )
+    return structure, tuple(map(_kind, leaves))
+
+
+def _kind(leaf: Any) -> tuple[Any, Any]:
+    try:
+        return leaf.shape, leaf.dtype
+    except AttributeError:
+        return (), jnp.result_type(leaf)
 
 
 def _paths(tree: Any) -> list[str]:
