@@ -10,7 +10,7 @@ from typing import Any, Self
 import jax
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Element:
     """One record.
 
