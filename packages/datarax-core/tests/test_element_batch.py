@@ -56,8 +56,9 @@ def test_element_updates_return_new_elements():
     assert (new.data, new.state, new.metadata) == ({"a": 1, "b": 3}, {"n": 4}, "m")
     assert (element.data, element.state) == ({"a": 1}, {"n": 2})
     assert element.replace(metadata=None).metadata is None
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        element.data = {}
+    for name in ("data", "label"):
+        with pytest.raises(dataclasses.FrozenInstanceError, match=rf"'{name}'.*replace"):
+            setattr(element, name, {})
 
 
 def test_element_update_needs_a_dict():

@@ -37,21 +37,35 @@ class Group:
     """Records that wait for a batch together, and their numbers in the stream."""
 
     elements: list[Any] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    numbers: range | list[int] = range(0)
 
     def add(self, element: Element, number: int) -> None:
         """Puts a record at the end."""
         self.elements.append(element)
-        self.numbers.append(number)
+        self._listed().append(number)
+
+    def number_from(self, first: int) -> int:
+        """Gives numbers from `first` on to records that have none; returns how many these are."""
+        new = range(first, first + len(self.elements) - len(self.numbers))
+        if self.numbers:
+            self._listed().extend(new)
+        else:
+            self.numbers = new
+        return len(new)
 
     def remove(self, position: int) -> None:
         """Takes one record out."""
-        del self.elements[position], self.numbers[position]
+        del self.elements[position], self._listed()[position]
 
     def clear(self) -> None:
         """Takes all records out."""
         self.elements.clear()
-        self.numbers.clear()
+        self.numbers = range(0)
+
+    def _listed(self) -> list[int]:
+        if isinstance(self.numbers, range):
+            self.numbers = list(self.numbers)
+        return self.numbers
 
     def __len__(self) -> int:
         return len(self.elements)
@@ -125,8 +139,7 @@ class RecordStream(Iterator[Batch]):
             # What came before an exception stays in the list.
             group.elements.extend(islice(self._elements, count))
         finally:
-            new = len(group.elements) - len(group.numbers)
-            group.numbers.extend(range(self._pulled, self._pulled + new))
+            new = group.number_from(self._pulled)
             self._pulled += new
         self._ended = new < count
 

@@ -45,6 +45,16 @@ class Element:
         return self.replace(state=_merged("state", self.state, updates))
 
 
+def _refuse(self: Element, name: str, value: Any) -> None:
+    # What the dataclass would do is broken in a class with slots, for names that are no fields.
+    raise dataclasses.FrozenInstanceError(
+        f"cannot assign to {name!r} of an Element, which is immutable; use replace(...)"
+    )
+
+
+Element.__setattr__ = _refuse
+
+
 def _merged(name: str, old: Any, updates: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(old, Mapping):
         raise TypeError(
