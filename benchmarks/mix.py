@@ -55,12 +55,13 @@ def operator(work: Workload, **options):
     return BatchMixOperator(config, rngs=nnx.Rngs(0))
 
 
-def batch(work: Workload):
+def batch(work: Workload, **fields):
     import jax
 
     from datarax.core.element_batch import Batch
 
-    return jax.device_put(Batch.from_arrays({"image": work.images(), "label": work.labels()}))
+    data = {"image": work.images(), "label": work.labels()}
+    return jax.device_put(Batch.from_arrays(data, **fields))
 
 
 def ours(work: Workload, **options) -> Call:
@@ -76,6 +77,15 @@ def ours_per_record(work: Workload) -> Call:
 
 def ours_grouped(work: Workload) -> Call:
     return ours(work, mix_group_size=16)
+
+
+def ours_inside_jit(work: Workload) -> Call:
+    """As a part of the user's own compiled step, where randomness comes from record numbers."""
+    import jax
+
+    mix, given = operator(work), batch(work, record_index=np.arange(work.rows), epoch=0)
+    step = jax.jit(lambda batch: mix(batch))
+    return lambda: jax.block_until_ready(step(given))
 
 
 def ours_recycled(work: Workload) -> Call:
@@ -215,6 +225,7 @@ def numpy_plain(work: Workload) -> Call:
 
 CONTENDERS: dict[str, Callable[[Workload], Call]] = {
     "ours": ours,
+    "ours, inside jax.jit": ours_inside_jit,
     "ours, recycled": ours_recycled,
     "ours, granularity record": ours_per_record,
     "ours, groups of 16": ours_grouped,
