@@ -69,8 +69,8 @@ def consumed(batches: Iterable[Any]) -> None:
     image.block_until_ready()
 
 
-def epoch_ours(prefetch: int) -> Call:
-    batches = pipeline(arrays(), prefetch=prefetch)
+def epoch_ours(**options: Any) -> Call:
+    batches = pipeline(arrays(), **options)
     return lambda: consumed(batches)
 
 
@@ -224,8 +224,8 @@ CASES = [
         "epoch of 10,000 x (32, 32, 3) uint8, batch 128",
         {
             "plain jit over host arrays": epoch_plain_jit,
-            "datarax": lambda: epoch_ours(2),
-            "datarax, prefetch=0": lambda: epoch_ours(0),
+            "datarax": epoch_ours,
+            "datarax, prefetch=2": lambda: epoch_ours(prefetch=2),
             "datarax, arrays on the device": epoch_ours_on_device,
             "monolith": epoch_monolith,
             "grain, 4 threads, then jit": lambda: epoch_grain(4),

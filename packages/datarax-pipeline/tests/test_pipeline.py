@@ -257,7 +257,7 @@ def test_repr_says_what_the_pipeline_does():
         ({"batch_size": 2.0}, TypeError, "batch_size must be an integer, got float 2.0"),
         ({"batch_size": True}, TypeError, "batch_size must be an integer, got bool True"),
         ({"prefetch": -1}, ValueError, "prefetch must be 0 or more, got -1"),
-        ({"prefetch": None}, TypeError, "prefetch must be an integer, got NoneType"),
+        ({"prefetch": 1.5}, TypeError, "prefetch must be an integer, got float 1.5"),
         (
             {"remainder": "keep"},
             ValueError,

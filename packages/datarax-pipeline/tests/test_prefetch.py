@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from datarax.pipeline import Pipeline
-from datarax.sources import DataSourceModule, SourceConfig
+from datarax.sources import DataSourceModule, MemorySource, MemorySourceConfig, SourceConfig
 
 
 class Watched(DataSourceModule):
@@ -69,6 +69,22 @@ def test_batches_are_the_same_for_every_prefetch(size):
     batches = list(Pipeline(source=source, batch_size=4, prefetch=size))
     assert [batch["x"].tolist() for batch in batches] == np.arange(20).reshape(5, 4).tolist()
     assert (threading.main_thread() in source.log.threads) == (size == 0)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "accelerator"])
+@pytest.mark.parametrize("kind", ["memory", "file", "read one by one"])
+def test_a_thread_reads_ahead_where_that_is_of_use(monkeypatch, tmp_path, backend, kind):
+    """By default only records in memory are read without a thread, and only for a CPU."""
+    values = np.arange(20, dtype=np.int32)
+    if kind == "file":
+        np.save(tmp_path / "values.npy", values)
+        values = np.load(tmp_path / "values.npy", mmap_mode="r")
+    source = MemorySource(MemorySourceConfig(), data={"x": values})
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    iterator = iter(Pipeline(source=Watched() if kind[0] == "r" else source, batch_size=4))
+    assert next(iterator)["x"].tolist() == [0, 1, 2, 3]
+    assert bool(threads()) == ((backend, kind) != ("cpu", "memory"))
+    iterator.close()
 
 
 def test_batches_brought_to_a_device_ahead_are_the_same(monkeypatch):

@@ -62,9 +62,9 @@ def checked_batch_size(batch_size: Any) -> int:
     return _checked_integer("batch_size", batch_size, 1)
 
 
-def checked_prefetch(prefetch: Any) -> int:
-    """An integer, 0 or more."""
-    return _checked_integer("prefetch", prefetch, 0)
+def checked_prefetch(prefetch: Any) -> int | None:
+    """An integer, 0 or more, or None."""
+    return None if prefetch is None else _checked_integer("prefetch", prefetch, 0)
 
 
 def _checked_integer(name: str, value: Any, least: int) -> int:

@@ -11,12 +11,15 @@ import numpy as np
 from datarax.core.element_batch import Batch
 from datarax.pipeline._prefetch import Prefetcher
 from datarax.pipeline._progress import require_tqdm
-from datarax.pipeline._reader import on_device, read, transfer
+from datarax.pipeline._reader import computes_on_cpu, on_device, read, transfer
 from datarax.pipeline._state import IteratorState, Position
 
 if TYPE_CHECKING:
     from datarax.pipeline._pipeline import Pipeline
     from datarax.pipeline._stages import Stages
+
+# How many batches are read ahead where that is of use and nobody has said how many.
+READ_AHEAD = 2
 
 
 class Open:
@@ -104,8 +107,11 @@ class PipelineIterator:
         reader: Any = read(
             pipeline.source, self.epoch, self._delivered(), pipeline.batch_size, pipeline.remainder
         )
-        if pipeline.prefetch and pipeline.source.device_records() is None:
-            reader = Prefetcher(reader, transfer(), pipeline.prefetch)
+        ahead = pipeline.prefetch
+        if ahead is None:
+            ahead = 0 if pipeline.source.in_memory and computes_on_cpu() else READ_AHEAD
+        if ahead and pipeline.source.device_records() is None:
+            reader = Prefetcher(reader, transfer(), ahead)
         opened.reader = reader
         if pipeline.progress:
             opened.bar = require_tqdm().tqdm(

@@ -41,7 +41,8 @@ class Pipeline:
         sees zeros in padding, which `valid_mask` tells from records), "drop" them, or give a
         smaller batch ("partial"), for which stages are compiled again.
       prefetch: how many batches a thread reads and brings to the device ahead; 0: no thread.
-        Sources that hold their records on a device need none and get none.
+        None: 2, or 0 if the records are in memory and a CPU computes, which a thread would only
+        disturb. Sources that hold their records on a device need none and get none.
       progress: whether to show a progress bar (needs the extra `[progress]`).
       name: what to call it in the progress bar.
 
@@ -69,7 +70,7 @@ class Pipeline:
         batch_size: int,
         rngs: nnx.Rngs | None = None,
         remainder: Remainder = "pad",
-        prefetch: int = 2,
+        prefetch: int | None = None,
         progress: bool = False,
         name: str | None = None,
     ) -> None:

@@ -61,12 +61,21 @@ def transfer() -> Callable[[tuple[Batch, int]], tuple[Batch, int]]:
     For the CPU it does nothing: a compiled call takes host arrays as they are, and sooner.
     """
     # A default device that a context manager has set is not known in another thread.
-    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(device, str):
-        device = jax.local_devices(backend=device)[0]
-    if (device.platform if device else jax.default_backend()) == "cpu":
+    device = _default_device()
+    if computes_on_cpu():
         return lambda item: item
     return lambda item: (on_device(item[0], device), item[1])
+
+
+def computes_on_cpu() -> bool:
+    """Whether the default device is a CPU, which is at work while a thread of ours reads."""
+    device = _default_device()
+    return (device.platform if device else jax.default_backend()) == "cpu"
+
+
+def _default_device() -> Any:
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.local_devices(backend=device)[0] if isinstance(device, str) else device
 
 
 def on_device(batch: Batch, device: Any = None) -> Batch:

@@ -75,6 +75,10 @@ class ArraySource(DataSourceModule):
         for indices in self._indices(epoch, start, batch_size):
             yield self._records.take(indices, indices, np.array(epoch, np.uint32))
 
+    @property
+    def in_memory(self) -> bool:
+        return self._records.in_memory
+
     def device_records(self) -> Batch | None:
         return self._records.batch if self._records.on_device else None
 

@@ -24,6 +24,7 @@ class Records:
         leaves, self._structure = jax.tree.flatten((batch.data, batch.states))
         self.on_device = any(isinstance(leaf, jax.Array) for leaf in leaves)
         self._leaves = [jnp.asarray(leaf) for leaf in leaves] if self.on_device else leaves
+        self.in_memory = not any(map(_is_in_a_file, self._leaves))
         self._memory = Recycled()
         data, states = self._structure.unflatten(self._leaves)
         self.batch = batch.replace(data=data, states=states)
@@ -71,3 +72,7 @@ class Records:
         out = self._memory.array((len(indices), *leaf.shape[1:]), leaf.dtype)
         # "clip" because the default mode copies `out` once more; the indices are in range.
         return leaf.take(indices, axis=0, out=out, mode="clip")
+
+
+def _is_in_a_file(leaf: np.ndarray | jax.Array) -> bool:
+    return isinstance(leaf, np.memmap) or isinstance(getattr(leaf, "base", None), np.memmap)

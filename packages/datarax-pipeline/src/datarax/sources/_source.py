@@ -140,6 +140,14 @@ class DataSourceModule(StructuralModule):
             indices = order[first : first + batch_size]
             yield self.gather(indices).replace(record_index=indices, epoch=epoch)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading records is no more than copying them within memory.
+
+        Where the CPU computes too, a pipeline then reads nothing ahead, which would only disturb.
+        """
+        return False
+
     def device_records(self) -> Batch | None:
         """All records as one batch on a device, if that is where the source has them.
 
