@@ -125,7 +125,7 @@ def _binding(operator: OperatorModule) -> Binding:
     number = id(operator)
     binding = _bindings.get(number)
     if binding is None:
-        weakref.finalize(operator, _bindings.pop, number)
+        weakref.finalize(operator, _bindings.pop, number, None)
     if binding is None or not binding.is_current(operator):
         binding = _bindings[number] = Binding(operator)
     return binding
