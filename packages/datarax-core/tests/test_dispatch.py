@@ -189,6 +189,25 @@ def test_a_number_on_the_host_is_the_variables_latest():
         assert float(op(batch())["x"][2]) == 2 + value
 
 
+def test_a_number_of_64_bits_keeps_its_precision():
+    """What was computed in 32 bits is no substitute once 64 are wanted."""
+    third = np.float64(1) / 3
+
+    class Hold(OperatorModule):
+        def __init__(self, config):
+            super().__init__(config)
+            self.third = nnx.Variable(third)
+
+        def apply_batch(self, batch, stats=None):
+            return batch.replace(data={"x": jnp.broadcast_to(self.third.get_value(), (4,))})
+
+    op = Hold(OperatorConfig())
+    op(batch())
+    op(batch())
+    with jax.enable_x64(True):
+        assert float(op(batch())["x"][0]) == third
+
+
 def test_recycling_knows_numbers_of_python():
     """A Variable that holds a Python number is no hindrance to recycling."""
     op = Offset(OperatorConfig(), 3.0)
@@ -208,6 +227,37 @@ def test_batches_may_be_on_other_devices_than_those_before():
     out = op.recycle(second, spent=op(second))
     assert out["x"].devices() == {jax.devices()[2]}
     assert op.get_operation_stats() == {"applied_count": 24, "skipped_count": 24}
+
+
+@pytest.mark.parametrize("cacheable", [False, True])
+def test_counts_follow_from_one_accelerator_to_another(monkeypatch, traced, cacheable):
+    """Rows that are counted on the batch's device are added to a count from another."""
+    monkeypatch.setattr(type(jnp.ones(1)), "platform", lambda self: "accelerator")
+    op = traced(OperatorConfig(cacheable=cacheable))
+    for device in jax.devices()[1:4]:
+        placed = jax.device_put(batch(), device)
+        for _ in range(2):
+            assert op(placed)["x"].devices() == {device}
+    assert op.get_operation_stats()["applied_count"] == 24
+
+
+def test_an_operators_own_error_is_raised_once():
+    """An operator that raises is not called again, wherever its counts are."""
+
+    class Refuse(Offset):
+        calls = 0
+
+        def apply_batch(self, batch, stats=None):
+            type(self).calls += len(batch) == 3
+            if len(batch) == 3:
+                raise ValueError("three rows")
+            return super().apply_batch(batch)
+
+    op = Refuse(OperatorConfig(), np.float32(1))
+    op(batch())
+    with pytest.raises(ValueError, match="three rows"):
+        op(Batch.from_arrays({"x": np.zeros(3, np.float32)}))
+    assert Refuse.calls == 1
 
 
 def test_an_unhashable_attribute_still_compiles(traced):

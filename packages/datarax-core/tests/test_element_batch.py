@@ -59,6 +59,8 @@ def test_element_updates_return_new_elements():
     for name in ("data", "label"):
         with pytest.raises(dataclasses.FrozenInstanceError, match=rf"'{name}'.*replace"):
             setattr(element, name, {})
+        with pytest.raises(dataclasses.FrozenInstanceError, match=rf"'{name}'.*replace"):
+            delattr(element, name)
 
 
 def test_element_update_needs_a_dict():

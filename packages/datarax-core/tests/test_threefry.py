@@ -38,8 +38,17 @@ def test_folding_in_many_integers_gives_a_key_each(implementation):
 def test_words_are_the_bits_of_jax(implementation, shape):
     """A key's words are the bits that JAX draws from it."""
     key = jax.random.key(11, impl=implementation)
-    drawn = jax.jit(random_words, static_argnums=1)(key, shape)
-    np.testing.assert_array_equal(drawn, jax.random.bits(key, shape))
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            drawn = jax.jit(random_words, static_argnums=1)(key, shape)
+        assert drawn.dtype == np.uint32
+        np.testing.assert_array_equal(drawn, jax.random.bits(key, shape, np.uint32))
+
+
+def test_raw_keys_are_those_of_the_default_kind():
+    """Keys that are arrays of words draw like the keys that they stand for."""
+    drawn = random_words(jax.random.PRNGKey(4), (5,))
+    np.testing.assert_array_equal(drawn, random_words(jax.random.key(4), (5,)))
 
 
 def test_words_of_many_keys_depend_on_their_own_key_only():

@@ -72,16 +72,20 @@ def test_batches_are_the_same_for_every_prefetch(size):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "accelerator"])
-@pytest.mark.parametrize("kind", ["memory", "file", "read one by one"])
+@pytest.mark.parametrize("kind", ["memory", "file", "part of a file", "read one by one"])
 def test_a_thread_reads_ahead_where_that_is_of_use(monkeypatch, tmp_path, backend, kind):
     """By default only records in memory are read without a thread, and only for a CPU."""
     values = np.arange(20, dtype=np.int32)
-    if kind == "file":
+    if "file" in kind:
         np.save(tmp_path / "values.npy", values)
         values = np.load(tmp_path / "values.npy", mmap_mode="r")
+    if kind == "part of a file":
+        values = np.asarray(values).reshape(4, 5)[:].reshape(-1)
     source = MemorySource(MemorySourceConfig(), data={"x": values})
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    iterator = iter(Pipeline(source=Watched() if kind[0] == "r" else source, batch_size=4))
+    iterator = iter(
+        Pipeline(source=Watched() if kind == "read one by one" else source, batch_size=4)
+    )
     assert next(iterator)["x"].tolist() == [0, 1, 2, 3]
     assert bool(threads()) == ((backend, kind) != ("cpu", "memory"))
     iterator.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +69,12 @@ class Binding:
         """The values as the compiled call is to get them.
 
         A scalar on the host costs microseconds a call. One that stays the same object, unlike a
-        count, is put on the device the second time that it is seen.
+        count, is put on the device the second time that it is seen; but none of 64 bits, whose
+        precision there depends on JAX's mode.
         """
         arguments = values.copy()
         for number, value in enumerate(values):
-            if isinstance(value, np.generic):
+            if isinstance(value, np.generic) and value.itemsize <= 4:
                 before, array = self._placed.get(number, (None, None))
                 if value is not before:
                     self._placed[number] = (value, None)
@@ -84,20 +85,17 @@ class Binding:
                 arguments[number] = array
         return arguments
 
-    def counts_on_host(self, values: list[Any], batch: Batch) -> bool:
-        """Fetches the operation counts that are on other devices than the batch; False if none."""
+    def fetch_counts(self, batch: Batch) -> bool:
+        """Fetches operation counts from other devices than the batch's; False if there are none."""
         arrays = [leaf for leaf in jax.tree.leaves(batch) if isinstance(leaf, jax.Array)]
-        devices = set().union(*(array.devices() for array in arrays))
-        elsewhere = [
-            number
-            for number, (leaf, value) in enumerate(zip(self.leaves, values, strict=True))
-            if isinstance(leaf, OperationCount)
-            and isinstance(value, jax.Array)
-            and value.devices() != devices
-        ]
-        for number in elsewhere:
-            values[number] = np.asarray(values[number])
-        return bool(elsewhere)
+        fetched = False
+        for leaf in self.leaves:
+            if arrays and isinstance(leaf, OperationCount):
+                count = leaf.get_raw_value()
+                near = _within_reach(count, arrays)
+                fetched |= near is not count
+                leaf.set_raw_value(near)
+        return fetched
 
     def is_current(self, operator: OperatorModule) -> bool:
         """Whether every attribute in the operator's graph is still the same object."""
@@ -113,6 +111,13 @@ def _contents(node: Any) -> Any:
     return node if isinstance(node, list) else None
 
 
+def _within_reach(count: Any, arrays: Sequence[jax.Array]) -> Any:
+    """The count, on the host if it is on other devices than the arrays."""
+    devices = set().union(*(array.devices() for array in arrays))
+    elsewhere = isinstance(count, jax.Array) and count.devices() != devices
+    return np.asarray(count) if elsewhere else count
+
+
 def _reader(leaf: Any) -> Callable[[], Any]:
     return leaf.get_raw_value if isinstance(leaf, nnx.Variable) else lambda: leaf
 
@@ -123,11 +128,12 @@ _bindings: dict[int, Binding] = {}
 
 def _binding(operator: OperatorModule) -> Binding:
     number = id(operator)
-    binding = _bindings.get(number)
-    if binding is None:
-        weakref.finalize(operator, _bindings.pop, number, None)
-    if binding is None or not binding.is_current(operator):
-        binding = _bindings[number] = Binding(operator)
+    known = _bindings.get(number)
+    if known is not None and known.is_current(operator):
+        return known
+    binding = _bindings[number] = Binding(operator)
+    if known is None:
+        weakref.finalize(operator, _bindings.pop, number)
     return binding
 
 
@@ -168,13 +174,15 @@ def _made(
     binding: Binding, batch: Batch, run: Callable[[list[Any], Batch], Result]
 ) -> tuple[list[Any], Recipe]:
     """What the compiled call makes, after the Variables have their new values."""
-    values = binding.values()
+    values, result = binding.values(), None
     try:
         result = run(binding.arguments(values), batch)
     except ValueError:
         # The counts may still be where an earlier batch was.
-        if not binding.counts_on_host(values, batch):
+        if not binding.fetch_counts(batch):
             raise
+    if result is None:
+        values = binding.values()
         result = run(binding.arguments(values), batch)
     updates, fresh, recipe = result
     for number, value in zip(recipe.updated, updates, strict=True):
@@ -201,7 +209,10 @@ def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
     rows = (np if on_host else jnp).count_nonzero(valid_mask)
     for number, times in recipe.counted:
         variable = binding.leaves[number]
-        variable.set_raw_value(increased(variable.get_raw_value(), rows * times))
+        count = variable.get_raw_value()
+        if isinstance(rows, jax.Array):
+            count = _within_reach(count, [rows])
+        variable.set_raw_value(increased(count, rows * times))
 
 
 def _remembered(

@@ -15,7 +15,7 @@ class Element:
     """One record.
 
     Passes through every JAX transformation; `metadata` stays on the host and is None on the other
-    side of one.
+    side of one. A subclass with more fields is a frozen dataclass too.
 
     Args:
       data: pytree of arrays, usually a dict of fields, without a batch axis.
@@ -45,14 +45,14 @@ class Element:
         return self.replace(state=_merged("state", self.state, updates))
 
 
-def _refuse(self: Element, name: str, value: Any) -> None:
-    # What the dataclass would do is broken in a class with slots, for names that are no fields.
+def _refuse(self: Element, name: str, value: Any = None) -> None:
+    # What a frozen dataclass does is broken if it has slots, for names that are no fields.
     raise dataclasses.FrozenInstanceError(
-        f"cannot assign to {name!r} of an Element, which is immutable; use replace(...)"
+        f"cannot change {name!r} of an Element, which is immutable; use replace(...)"
     )
 
 
-Element.__setattr__ = _refuse
+Element.__setattr__ = Element.__delattr__ = _refuse
 
 
 def _merged(name: str, old: Any, updates: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Random bits of threefry keys: those of `jax.random`, in one kernel for any number of keys.
+"""Random bits of threefry keys, those of `jax.random`, in one kernel for any number of keys.
 
 On the CPU `jax.random` loops over the rounds of the generator and starts some forty kernels for a
 draw, which takes longer than the work on a small batch, and longer to compile.
@@ -38,12 +38,16 @@ def fold_in(
 
 
 def random_words(keys: Key[Array, "*keys"], shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """`jax.random.bits` of each key, `(*keys, *shape)`.
+    """Random words of each key, `(*keys, *shape)`: those of a mapped `jax.random.bits`.
 
-    No word of a threefry key depends on how many follow, nor on the other keys.
+    No word of a threefry key depends on how many follow, nor on the other keys. They are the words
+    that JAX draws with `jax_threefry_partitionable`, its default.
     """
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        keys = jax.random.wrap_key_data(keys)
     if not _is_threefry(keys):
-        return _mapped(partial(jax.random.bits, shape=shape), keys.ndim)(keys)
+        bits = partial(jax.random.bits, shape=shape, dtype=jnp.uint32)
+        return _mapped(bits, keys.ndim)(keys)
     counter = lax.iota(jnp.uint32, math.prod(shape))
     high, low = _threefry2x32(keys[..., None], jnp.zeros_like(counter), counter)
     # high ^ low as a reduction, because XLA computes one once: what it thinks cheap it computes

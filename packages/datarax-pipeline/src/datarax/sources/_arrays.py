@@ -38,6 +38,7 @@ class ArraySource(DataSourceModule):
         if len(records) > MAX_RECORDS:
             raise ValueError(f"a source holds at most {MAX_RECORDS} records, got {len(records)}")
         self._records = Records(records)
+        self.in_memory = self._records.in_memory
 
     def __len__(self) -> int:
         return len(self._records.batch)
@@ -74,10 +75,6 @@ class ArraySource(DataSourceModule):
     def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
         for indices in self._indices(epoch, start, batch_size):
             yield self._records.take(indices, indices, np.array(epoch, np.uint32))
-
-    @property
-    def in_memory(self) -> bool:
-        return self._records.in_memory
 
     def device_records(self) -> Batch | None:
         return self._records.batch if self._records.on_device else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import jax
@@ -74,5 +75,7 @@ class Records:
         return leaf.take(indices, axis=0, out=out, mode="clip")
 
 
-def _is_in_a_file(leaf: np.ndarray | jax.Array) -> bool:
-    return isinstance(leaf, np.memmap) or isinstance(getattr(leaf, "base", None), np.memmap)
+def _is_in_a_file(leaf: Any) -> bool:
+    while isinstance(leaf, np.ndarray) and not isinstance(leaf, np.memmap):
+        leaf = leaf.base
+    return isinstance(leaf, np.memmap | mmap.mmap)

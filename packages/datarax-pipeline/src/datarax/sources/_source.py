@@ -32,6 +32,10 @@ class DataSourceModule(StructuralModule):
     the spec is known without reading, and `batches` where something else decides the order.
     `source(indices)` is `source.gather(indices)`.
 
+    Attributes:
+      in_memory: whether reading is no more than copying within memory, which a pipeline does not do
+        ahead where the CPU computes too; False unless you set it.
+
     Args:
       config: whether to shuffle, and from which seed.
       rngs: streams from which the order is derived if `config.seed` is None.
@@ -50,6 +54,8 @@ class DataSourceModule(StructuralModule):
     >>> Squares(SourceConfig()).gather(np.array([3, 1]))["x"].tolist()
     [9.0, 1.0]
     """
+
+    in_memory = False
 
     def __init__(
         self, config: SourceConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
@@ -139,14 +145,6 @@ class DataSourceModule(StructuralModule):
         for first in range(start, len(order), batch_size):
             indices = order[first : first + batch_size]
             yield self.gather(indices).replace(record_index=indices, epoch=epoch)
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether reading records is no more than copying them within memory.
-
-        Where the CPU computes too, a pipeline then reads nothing ahead, which would only disturb.
-        """
-        return False
 
     def device_records(self) -> Batch | None:
         """All records as one batch on a device, if that is where the source has them.

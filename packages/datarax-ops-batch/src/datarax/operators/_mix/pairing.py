@@ -27,14 +27,14 @@ def partners(word: UInt32[Array, " rows"], valid: Bool[Array, " rows"]) -> Int32
     shuffle = (word >> 1) | jnp.where(valid, jnp.uint32(0), PADDING)
     if rows <= 1 << ROW_BITS:
         # One sort of one array: the row stands in the low bits of its random word.
-        circle = jnp.sort((shuffle >> ROW_BITS << ROW_BITS) | own.astype(jnp.uint32))
-        order = (circle & ((1 << ROW_BITS) - 1)).astype(jnp.int32)
+        sorted_words = jnp.sort((shuffle >> ROW_BITS << ROW_BITS) | own.astype(jnp.uint32))
+        order = (sorted_words & ((1 << ROW_BITS) - 1)).astype(jnp.int32)
     else:
-        circle, order = jax.lax.sort((shuffle, own), num_keys=1)
+        sorted_words, order = jax.lax.sort((shuffle, own), num_keys=1)
     # Padding stands at the end; a sum of `valid` would be three kernels more.
-    is_last = (own == rows - 1) | (_following(circle, own) >= PADDING)
+    is_last = (own == rows - 1) | (_following(sorted_words, own) >= PADDING)
     after = jnp.where(is_last, order[0], _following(order, own))
-    after = jnp.where(circle >= PADDING, order, after)
+    after = jnp.where(sorted_words >= PADDING, order, after)
     everyone = jnp.zeros_like(own).at[order]
     return everyone.set(after, unique_indices=True, mode="promise_in_bounds")
 
