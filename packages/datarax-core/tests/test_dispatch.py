@@ -169,11 +169,14 @@ def test_variables_tell_the_truth_after_every_call():
 class Offset(OperatorModule):
     """Adds a number that its Variable holds on the host, and skips odd rows."""
 
+    traces = 0
+
     def __init__(self, config, value):
         super().__init__(config)
         self.offset = nnx.Variable(value)
 
     def apply_batch(self, batch, stats=None):
+        type(self).traces += 1
         even = jnp.arange(len(batch)) % 2 == 0
         self.count_operations(batch.valid_mask, applied=even)
         x = jnp.where(even, batch["x"] + jnp.float32(self.offset.get_value()), batch["x"])
@@ -181,12 +184,14 @@ class Offset(OperatorModule):
 
 
 def test_a_number_on_the_host_is_the_variables_latest():
-    """A number that stayed the same for some calls takes effect at once when it changes."""
-    op = Offset(OperatorConfig(), np.float32(1))
+    """A number that stayed the same for some calls takes effect when it changes, untraced."""
+    kind = type("Fresh", (Offset,), {"traces": 0})
+    op = kind(OperatorConfig(), np.float32(1))
     for value in (1, 1, 1, 5, 5, 5, 1):
         if float(op.offset.get_value()) != value:
             op.offset.set_value(np.float32(value))
         assert float(op(batch())["x"][2]) == 2 + value
+    assert kind.traces == 1
 
 
 def test_a_number_of_64_bits_keeps_its_precision():
@@ -373,7 +378,7 @@ def test_the_cache_is_bounded_and_keeps_no_input_alive(traced):
     batches = [batch() for _ in range(20)]
     for b in batches:
         op(b)
-    entries = _dispatch._bindings[id(op)].cache._entries
+    entries = _dispatch._bindings[op].cache._entries
     assert len(entries) == 8
     del b, batches
     gc.collect()

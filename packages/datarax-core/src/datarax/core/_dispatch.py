@@ -88,9 +88,11 @@ class Binding:
     def fetch_counts(self, batch: Batch) -> bool:
         """Fetches operation counts from other devices than the batch's; False if there are none."""
         arrays = [leaf for leaf in jax.tree.leaves(batch) if isinstance(leaf, jax.Array)]
+        if not arrays:
+            return False
         fetched = False
         for leaf in self.leaves:
-            if arrays and isinstance(leaf, OperationCount):
+            if isinstance(leaf, OperationCount):
                 count = leaf.get_raw_value()
                 near = _within_reach(count, arrays)
                 fetched |= near is not count
@@ -122,25 +124,20 @@ def _reader(leaf: Any) -> Callable[[], Any]:
     return leaf.get_raw_value if isinstance(leaf, nnx.Variable) else lambda: leaf
 
 
-# By id, since looking up a weak reference takes longer than the rest of a lookup.
-_bindings: dict[int, Binding] = {}
+_bindings: weakref.WeakKeyDictionary[OperatorModule, Binding] = weakref.WeakKeyDictionary()
 
 
 def _binding(operator: OperatorModule) -> Binding:
-    number = id(operator)
-    known = _bindings.get(number)
-    if known is not None and known.is_current(operator):
-        return known
-    binding = _bindings[number] = Binding(operator)
-    if known is None:
-        weakref.finalize(operator, _bindings.pop, number)
+    binding = _bindings.get(operator)
+    if binding is None or not binding.is_current(operator):
+        binding = _bindings[operator] = Binding(operator)
     return binding
 
 
 def forget_results(operator: OperatorModule) -> None:
     """Clears the operator's cache of results."""
-    if id(operator) in _bindings:
-        _bindings[id(operator)].cache.clear()
+    if operator in _bindings:
+        _bindings[operator].cache.clear()
 
 
 def call(operator: OperatorModule, batch: Batch) -> Batch:

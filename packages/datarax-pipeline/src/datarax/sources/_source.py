@@ -32,14 +32,14 @@ class DataSourceModule(StructuralModule):
     the spec is known without reading, and `batches` where something else decides the order.
     `source(indices)` is `source.gather(indices)`.
 
-    Attributes:
-      in_memory: whether reading is no more than copying within memory, which a pipeline does not do
-        ahead where the CPU computes too; False unless you set it.
-
     Args:
       config: whether to shuffle, and from which seed.
       rngs: streams from which the order is derived if `config.seed` is None.
       name: what to call it in messages.
+
+    Attributes:
+      in_memory: whether reading is no more than copying within memory, which a pipeline does not do
+        ahead where the CPU computes too; False unless you set it.
 
     Raises:
       TypeError: if `config` or `rngs` is of the wrong type.
