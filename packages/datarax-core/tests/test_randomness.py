@@ -8,7 +8,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from datarax.core import _randomness
+from datarax.core import randomness
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
@@ -312,7 +312,7 @@ def test_stages_that_share_a_base_key_are_told_apart(implementation):
     batch = indexed(np.arange(4))
     results = []
     for ordinal in range(3):
-        with _randomness.stage_ordinal(ordinal):
+        with randomness.stage_ordinal(ordinal):
             results.append(drawn(op.apply_batch(batch))[1])
     np.testing.assert_array_equal(results[0], drawn(op(batch))[1])
     assert len(np.unique(np.concatenate(results))) == 12

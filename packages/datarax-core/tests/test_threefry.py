@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from datarax.core._threefry import fold_in, random_words
+from datarax.core.randomness import fold_in, random_words
 
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 

@@ -6,7 +6,7 @@ from flax import nnx
 from scipy import stats
 
 from datarax.core.element_batch import Batch
-from datarax.operators._mix.bits import below
+from datarax.core.randomness import below
 from datarax.operators._mix.box import exact_fraction, place_clipped, sides_of_ratio
 from datarax.operators._mix.paste import paste
 from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig

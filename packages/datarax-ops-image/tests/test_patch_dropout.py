@@ -258,7 +258,7 @@ def test_strategies_and_transformations_agree_to_the_bit():
         "nnx.jit": nnx.jit(lambda op, batch: op(batch))(op, batch)["image"],
         "scan": operator(**options, batch_strategy="scan")(batch)["image"],
     }
-    from datarax.core._randomness import record_keys
+    from datarax.core.randomness import record_keys
 
     keys = record_keys(op.rngs["default"].key[...], batch.epoch, batch.record_index)
     singles = []

@@ -125,7 +125,7 @@ def test_calls_without_indices_differ_and_repeat_from_the_seed():
 
 def test_stages_of_one_base_key_are_told_apart():
     """Two equal operators differ where a pipeline numbers them."""
-    from datarax.core._randomness import stage_ordinal
+    from datarax.core.randomness import stage_ordinal
 
     op = operator()
 

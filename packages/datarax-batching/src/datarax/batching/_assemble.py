@@ -15,8 +15,8 @@ from datarax.batching._errors import WrongRecordError
 from datarax.batching._layout import Column, Layout, all_of_type
 from datarax.batching._padding import pad_batch, require_pad_value, values_by_leaf
 from datarax.core._batch_spec import canonical_dtype
-from datarax.core._rows import as_leaf, count_rows, spec_text
 from datarax.core.element_batch import RESERVED_FIELD, Batch, Element
+from datarax.core.specs import as_leaf, count_rows, spec_text
 
 
 class Assembler:

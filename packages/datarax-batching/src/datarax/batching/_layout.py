@@ -12,7 +12,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from datarax.batching._errors import WrongRecordError
 from datarax.core._batch_spec import leaf_spec
-from datarax.core._rows import spec_text
+from datarax.core.specs import spec_text
 
 Column = Sequence[Any]
 

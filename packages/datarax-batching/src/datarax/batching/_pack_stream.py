@@ -13,7 +13,7 @@ from datarax.batching import _ragged
 from datarax.batching._sorting import SortingStream
 from datarax.batching._stream import Group
 from datarax.core._batch_spec import leaf_spec, require_fields
-from datarax.core._rows import spec_text
+from datarax.core.specs import spec_text
 from datarax.core.element_batch import Batch, Element
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
-from datarax.core._rows import as_leaf
 from datarax.core.element_batch import RESERVED_FIELD
+from datarax.core.specs import as_leaf
 
 
 def require_batch_size(batch_size: Any, name: str = "batch_size") -> int:

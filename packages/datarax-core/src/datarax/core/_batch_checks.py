@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from datarax.core import _rows
+from datarax.core import specs
 from datarax.core._element import Element
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def as_uint32(name: str, value: Any) -> Any:
     """Integers from 0 to 2**32 - 1 as uint32; None stays None."""
     if value is None or getattr(value, "dtype", None) == np.uint32:
         return value
-    array = _rows.as_leaf(name, value)
+    array = specs.as_leaf(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if isinstance(array, Tracer):
@@ -82,8 +82,8 @@ def as_entries(metadata: Any) -> tuple[Any, ...] | None:
 
 def check_lengths(batch: Batch, rows: int) -> None:
     """Raises a ValueError for the first field that does not have this many rows."""
-    _rows.count_rows("data", batch.data, rows)
-    _rows.count_rows("states", batch.states, rows)
+    specs.count_rows("data", batch.data, rows)
+    specs.count_rows("states", batch.states, rows)
     for name in ("valid_mask", "record_index"):
         value = getattr(batch, name)
         if value is not None and jnp.shape(value) != (rows,):
@@ -102,7 +102,7 @@ def require_joinable(batches: Sequence[Batch]) -> None:
         raise ValueError("batches must hold at least one Batch, got none")
     for name in ("data", "states"):
         records = [jax.tree.map(_record_spec, getattr(batch, name)) for batch in batches]
-        _rows.require_same_spec(name, records, "batch")
+        specs.require_same_spec(name, records, "batch")
     for name in ("record_index", "metadata"):
         without = [n for n, batch in enumerate(batches) if getattr(batch, name) is None]
         if without and len(without) < len(batches):
@@ -158,9 +158,9 @@ def summary(batch: Batch) -> str:
         parts = [f"{batch.batch_size} rows"]
         if not isinstance(batch.valid_mask, Tracer):
             parts.append(f"{int(np.asarray(batch.valid_mask).sum())} valid")
-        parts.append(f"data={_rows.spec_text(batch.data)}")
+        parts.append(f"data={specs.spec_text(batch.data)}")
         if jax.tree.leaves(batch.states):
-            parts.append(f"states={_rows.spec_text(batch.states)}")
+            parts.append(f"states={specs.spec_text(batch.states)}")
         if batch.epoch is not None:
             parts.append(f"epoch={batch.epoch}")
         return f"Batch({', '.join(parts)})"

@@ -19,8 +19,8 @@ from datarax.core._explicit_axes import (
     replicated,
     sharded_like,
 )
-from datarax.core._randomness import can_update
 from datarax.core.element_batch import Batch
+from datarax.core.randomness import can_update
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from datarax.core import _rows
+from datarax.core import specs
 from datarax.core._moments import Moments, is_moments
 from datarax.core.element_batch import RESERVED_FIELD, Batch, Element
 
@@ -47,7 +47,7 @@ def field_names(tree: Any) -> list[str]:
 
 def shape_and_dtype(name: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of an array or spec of real numbers with a batch axis; bool becomes uint8."""
-    leaf = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else _rows.as_leaf(name, leaf)
+    leaf = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else specs.as_leaf(name, leaf)
     if not leaf.shape:
         raise ValueError(f"{name} must have a batch axis, got a scalar; add one with [None]")
     if leaf.dtype == np.bool_:
@@ -73,7 +73,7 @@ def reduced_axes(name: str, shape: tuple[int, ...], axes: Any) -> tuple[int, ...
 
 def matching(name: str, moments: Moments, values: Any, mask: Any) -> Any:
     """The values as an array, if they suit the statistics and the mask."""
-    values = _rows.as_leaf(name, values)
+    values = specs.as_leaf(name, values)
     shape, dtype = shape_and_dtype(name, values)
     kept = tuple(size for axis, size in enumerate(shape) if axis not in moments.axes)
     expected = jnp.shape(moments.minimum)

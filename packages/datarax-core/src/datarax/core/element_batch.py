@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt32
 
 import _datarax_sole_owner as _datarax_sole_owner
-from datarax.core import _batch_checks, _rows
+from datarax.core import _batch_checks, _rows, specs
 from datarax.core._element import Element as Element
 from datarax.core._element import register
 from datarax.core._explicit_axes import take
@@ -88,7 +88,7 @@ class Batch:
           ValueError: if there is no row, if rows differ in number, if a field is called
             `valid_mask`, or if an integer does not fit its type.
         """
-        data = _rows.as_leaves("data", data)
+        data = specs.as_leaves("data", data)
         if isinstance(data, Mapping) and RESERVED_FIELD in data:
             raise ValueError(
                 "data must not have a field 'valid_mask', the name under which as_dict() puts the "
@@ -96,16 +96,16 @@ class Batch:
             )
         if valid_mask is not None:
             valid_mask = _batch_checks.as_mask(valid_mask)
-        rows = _rows.count_rows("data", data)
+        rows = specs.count_rows("data", data)
         if not rows:
             raise ValueError(f"data must have at least one leaf and one row, got {data!r}")
         return cls(
             data=data,
-            states={} if states is None else _rows.as_leaves("states", states),
+            states={} if states is None else specs.as_leaves("states", states),
             valid_mask=_batch_checks.all_valid(rows) if valid_mask is None else valid_mask,
             record_index=_batch_checks.as_uint32("record_index", record_index),
             epoch=_batch_checks.as_uint32("epoch", epoch),
-            batch_state={} if batch_state is None else _rows.as_leaves("batch_state", batch_state),
+            batch_state={} if batch_state is None else specs.as_leaves("batch_state", batch_state),
             metadata=_batch_checks.as_entries(metadata),
             batch_metadata=batch_metadata,
         )._checked(rows)
@@ -126,8 +126,8 @@ class Batch:
         _batch_checks.require_elements(elements)
         stacked = {}
         for name in ("data", "state"):
-            trees = [_rows.as_leaves(name, getattr(element, name)) for element in elements]
-            _rows.require_same_spec(name, trees, "record")
+            trees = [specs.as_leaves(name, getattr(element, name)) for element in elements]
+            specs.require_same_spec(name, trees, "record")
             stacked[name] = jax.tree.map(lambda *leaves: _rows.stack(leaves), *trees)
         metadata = [element.metadata for element in elements]
         return cls.from_arrays(
@@ -189,7 +189,7 @@ class Batch:
             elif name in ("record_index", "epoch"):
                 fields[name] = _batch_checks.as_uint32(name, value)
             elif name in ("data", "states", "batch_state"):
-                fields[name] = _rows.as_leaves(name, value)
+                fields[name] = specs.as_leaves(name, value)
             elif name == "metadata":
                 fields[name] = _batch_checks.as_entries(value)
         new = dataclasses.replace(self, **fields)

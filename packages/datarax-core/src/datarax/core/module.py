@@ -11,11 +11,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool
 
-from datarax.core import _randomness, _recording, _state
+from datarax.core import _recording, randomness
 from datarax.core._construction import ConstructorArguments
-from datarax.core._state import Statistics
 from datarax.core._statistics_values import frozen_statistics
 from datarax.core.config import DataraxModuleConfig
+from datarax.core.state import Statistics, read_state, transfer_state, write_state
 
 
 class OperationCount(nnx.Variable[Any]):
@@ -87,9 +87,9 @@ class DataraxModule(nnx.Module):
         self.stochastic: bool = getattr(config, "stochastic", False)
         self.stream_name: str | None = None
         if self.stochastic:
-            self.stream_name = getattr(config, "stream_name", None) or _randomness.DEFAULT_STREAM
+            self.stream_name = getattr(config, "stream_name", None) or randomness.DEFAULT_STREAM
         streams = self.requires_rng_streams()
-        self.rngs = _randomness.own_streams(self._label(), rngs, streams) if streams else None
+        self.rngs = randomness.own_streams(self._label(), rngs, streams) if streams else None
         self._operation_count = OperationCount(np.zeros((2, 2), np.uint32))
         statistics = config.precomputed_stats
         self._statistics = Statistics(
@@ -111,7 +111,7 @@ class DataraxModule(nnx.Module):
         Raises:
           ValueError: if one is not.
         """
-        _randomness.require_streams(self._label(), self.requires_rng_streams() or [], stream_names)
+        randomness.require_streams(self._label(), self.requires_rng_streams() or [], stream_names)
 
     def get_operation_stats(self) -> dict[str, int]:
         """How many valid records were transformed and how many passed through unchanged.
@@ -142,7 +142,7 @@ class DataraxModule(nnx.Module):
         recorder = _recording.active()
         if applied is None and recorder is not None and valid_mask is recorder.valid_mask:
             recorder.counted_all(self._operation_count)
-        elif _randomness.can_update(self._operation_count):
+        elif randomness.can_update(self._operation_count):
             rows = jnp.asarray(valid_mask)
             done = rows if applied is None else rows & applied
             count = self._operation_count.get_value()
@@ -207,7 +207,7 @@ class DataraxModule(nnx.Module):
         """
         new = self._constructor.rebuilt(type(self), config=config, rngs=rngs)
         new.name = self.name if name is None else name
-        _state.transfer(self, new, self._keeps(config, rngs))
+        transfer_state(self, new, self._keeps(config, rngs))
         return new
 
     def _keeps(
@@ -239,7 +239,7 @@ class DataraxModule(nnx.Module):
 
         Random keys stand as `{implementation: uint32 words}`.
         """
-        return _state.read(self)
+        return read_state(self)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what `get_state` returned, entirely or not at all.
@@ -249,7 +249,7 @@ class DataraxModule(nnx.Module):
           ValueError: if structure, shapes, dtypes or key implementations differ, listing every
             difference by its path; the module is then unchanged.
         """
-        _state.write(self, state)
+        write_state(self, state)
 
     def reset_cache(self) -> None:
         """Forgets remembered results; without `cacheable=True` there are none."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
-from datarax.core import _dispatch, _randomness
+from datarax.core import _dispatch, randomness
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.module import DataraxModule
@@ -131,13 +131,13 @@ class OperatorModule(DataraxModule):
         rows = batch.batch_size
         shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), batch.data)
         if batch.record_index is None:
-            with _randomness.call_key(self._label(), stream) as key:
+            with randomness.call_key(self._label(), stream) as key:
                 params = self.generate_random_params(key, shapes)
                 yield self._checked_params(params, rows) if self.per_record_params else params
             return
         base, epoch, index = stream.key.get_value(), batch.epoch, batch.record_index
         if not self.per_record_params:
-            key = _randomness.first_valid_key(base, epoch, index, batch.valid_mask)
+            key = randomness.first_valid_key(base, epoch, index, batch.valid_mask)
             yield self.generate_random_params(key, shapes)
             return
         shapes = jax.tree.map(lambda leaf: (1, *leaf.shape[1:]), batch.data)
@@ -146,7 +146,7 @@ class OperatorModule(DataraxModule):
             params = self._checked_params(self.generate_random_params(key, shapes), 1)
             return jax.tree.map(lambda leaf: leaf[0], params)
 
-        yield jax.vmap(one)(_randomness.record_keys(base, epoch, index))
+        yield jax.vmap(one)(randomness.record_keys(base, epoch, index))
 
     def _checked_params(self, params: PyTree, rows: int) -> PyTree:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):

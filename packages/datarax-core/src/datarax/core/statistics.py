@@ -14,7 +14,7 @@ from jax.tree_util import tree_map_with_path
 from jaxtyping import Bool
 
 import _datarax_sole_owner as _datarax_sole_owner
-from datarax.core import _moments, _rows
+from datarax.core import _moments, specs
 from datarax.core._moments import Moments, is_moments
 from datarax.core._statistics_input import (
     data_and_mask,
@@ -204,7 +204,7 @@ def source_statistics(
     for item in _with_progress(source) if progress else source:
         if isinstance(item, Element) or (records and not isinstance(item, Batch)):
             record = item.data if isinstance(item, Element) else item
-            item = jax.tree.map(lambda leaf: leaf[None], _rows.as_leaves("data", record))
+            item = jax.tree.map(lambda leaf: leaf[None], specs.as_leaves("data", record))
         if statistics.moments is None:
             statistics = RunningStatistics.create(item, axes=axes)
         statistics = statistics.update(item)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, PyTree
 
-from datarax.core import _auxiliary, _field_paths, _value_range
+from datarax.core import _auxiliary, _value_range, fields
 from datarax.core._auxiliary import Kind as Kind
 from datarax.core._field_domain import FieldDomain as FieldDomain
 from datarax.core._modality_config import ModalityOperatorConfig as ModalityOperatorConfig
@@ -132,7 +132,7 @@ class ModalityOperator(OperatorModule):
 
     def _extract_field(self, data: PyTree, field_key: str) -> Any:
         """The field at a dotted path, of data or of `data_shapes`; KeyError if it is not there."""
-        return _field_paths.get_field(data, field_key)
+        return fields.get_field(data, field_key)
 
     def _apply_clip_range(self, value: Array) -> Array:
         """The value within `config.clip_range`, in its own dtype."""
@@ -143,9 +143,7 @@ class ModalityOperator(OperatorModule):
     def _remap_field(self, data: PyTree, value: Any) -> PyTree:
         """A copy of the data with the value at `config.target_key`, else at `field_key`."""
         target = self.config.target_key
-        return _field_paths.put_field(
-            data, self.config.field_key if target is None else target, value
-        )
+        return fields.put_field(data, self.config.field_key if target is None else target, value)
 
     def _follow(
         self, data: PyTree, value: Array, random_params: PyTree, stats: dict[str, Any] | None
@@ -157,7 +155,7 @@ class ModalityOperator(OperatorModule):
             if self.config.preserve_auxiliary:
                 _auxiliary.require_preserved(key, old, new)
             if new is not old:
-                data = _field_paths.put_field(data, key, new)
+                data = fields.put_field(data, key, new)
         return data
 
     def _follow_one(self, key: str, old: Any, value: Array, random_params: Any, stats: Any) -> Any:
@@ -197,11 +195,11 @@ class ModalityOperator(OperatorModule):
 
     def _output_record_spec(self, data: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         data, state = super()._output_record_spec(_dotted(data), state)
-        return dict(data) if isinstance(data, _field_paths.DottedFields) else data, state
+        return dict(data) if isinstance(data, fields.DottedFields) else data, state
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         return self._output_record_spec(input_spec, {})[0]
 
 
 def _dotted(data: PyTree) -> PyTree:
-    return _field_paths.DottedFields(data) if isinstance(data, Mapping) else data
+    return fields.DottedFields(data) if isinstance(data, Mapping) else data

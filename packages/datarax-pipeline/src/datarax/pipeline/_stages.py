@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from datarax.core._randomness import stage_ordinal
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
+from datarax.core.randomness import stage_ordinal
 
 
 class DeviceRecords(nnx.Variable[Any]):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from datarax.core import _state
 from datarax.core.operator import OperatorModule
+from datarax.core.state import read_state, write_state
 from datarax.sources import DataSourceModule
 
 
@@ -41,12 +41,12 @@ class PipelineState(nnx.Module):
 
     def read(self) -> dict[str, Any]:
         """Copies the state into nested dicts of arrays."""
-        return _state.read(self)
+        return read_state(self)
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Sets the state, entirely or not at all."""
         self.require_same_source(state)
-        _state.write(self, state)
+        write_state(self, state)
 
     def require_same_source(self, state: Any) -> None:
         """Raises a ValueError if the state was saved over another number of records."""
@@ -74,7 +74,7 @@ class IteratorState(nnx.Module):
 
     def read(self) -> dict[str, Any]:
         """Copies the state into nested dicts of arrays."""
-        return _state.read(self)
+        return read_state(self)
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Sets the state, entirely or not at all."""
@@ -86,7 +86,7 @@ class IteratorState(nnx.Module):
                 "state does not fit the iterator. Differences:\n  record: expected at most "
                 f"{length}, the number of records of the source, got {record}"
             )
-        _state.write(self, state)
+        write_state(self, state)
 
 
 def _variables_of(module: nnx.Module) -> nnx.Dict[Any]:

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Int, PyTree, UInt32
 
 from datarax.batching import record_spec
-from datarax.core import _randomness
+from datarax.core import randomness
 from datarax.core.element_batch import Batch, Element
 from datarax.core.structural import StructuralModule
 from datarax.sources._config import SourceConfig
@@ -169,7 +169,7 @@ class DataSourceModule(StructuralModule):
 
 
 def _derived_key(source: DataSourceModule, rngs: nnx.Rngs) -> ShuffleKey:
-    streams = _randomness.own_streams(source._label(), rngs, [SHUFFLE_STREAM])
+    streams = randomness.own_streams(source._label(), rngs, [SHUFFLE_STREAM])
     return ShuffleKey(words_of_key(streams[SHUFFLE_STREAM].key.get_value()))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, UInt32
 
-from datarax.operators._mix.bits import below
+from datarax.core.randomness import below
 
 
 def sides_of_ratio(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt32
 
-from datarax.operators._mix.bits import open_uniform
+from datarax.core.randomness import open_uniform
 from datarax.operators._mix.checks import require_number
 from datarax.operators._mix.region import RegionSampler
 

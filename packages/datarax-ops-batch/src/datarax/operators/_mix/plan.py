@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
-from datarax.core._threefry import random_words
-from datarax.operators._mix import bits, pairing, ratio
+from datarax.core import randomness
+from datarax.core.randomness import random_words
+from datarax.operators._mix import pairing, ratio
 from datarax.operators._mix.region import Region, RegionSampler, drawn_region, kept_fraction
 
 
@@ -75,12 +76,12 @@ def draw_plan(
         region = drawn_region(recipe.sampler, region_word, lam, recipe.sizes)
         lam = kept_fraction(region, recipe.sizes)
     if recipe.mode == "both":
-        cut = bits.coin(word["switch"], jnp.float32(recipe.switch_prob))
+        cut = randomness.coin(word["switch"], jnp.float32(recipe.switch_prob))
         lam = jnp.where(cut, lam, _ratio(word, mixup_alpha, recipe))
         region = _where(cut, region)
     partner = jax.vmap(pairing.partners)(pairing_word, valid)
     own = jnp.arange(rows, dtype=jnp.int32)[None]
-    mixed = (partner != own) & enabled & bits.coin(word["chosen"], prob)
+    mixed = (partner != own) & enabled & randomness.coin(word["chosen"], prob)
     partner = jnp.where(mixed, partner, own)
     start = rows * jnp.arange(groups, dtype=jnp.int32)[:, None]
     region = _where(mixed, region)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, UInt32
 
-from datarax.operators._mix.bits import open_uniform
+from datarax.core.randomness import open_uniform
 
 # exp(80) is a float32; beyond it the ratio is 0 or 1 to within 1e-34.
 MAX_EXPONENT = 80.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Shaped, UInt32
 
-from datarax.operators._mix.bits import open_uniform
+from datarax.core.randomness import open_uniform
 from datarax.operators._mix.box import make_box
 from datarax.operators._mix.checks import require_number
 from datarax.operators._mix.region import RegionSampler

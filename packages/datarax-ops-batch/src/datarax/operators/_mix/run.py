@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Key, PyTree
 
-from datarax.core._randomness import record_keys
-from datarax.core._threefry import fold_in
 from datarax.core.element_batch import Batch
+from datarax.core.randomness import fold_in, record_keys
 from datarax.operators._mix import apply, fields, labels
 from datarax.operators._mix.apply import Layout
 from datarax.operators._mix.blend import at_least_float32

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt32
 
-from datarax.core._field_paths import field_paths, get_field
-from datarax.core._threefry import THREEFRY, random_words
 from datarax.core._value_range import at_working_precision, held_exactly
+from datarax.core.fields import field_paths, get_field
+from datarax.core.randomness import THREEFRY, random_words
 from datarax.operators.modality.image._sampling import below, unit
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
-from datarax.core._threefry import THREEFRY, random_words
+from datarax.core.randomness import THREEFRY, random_words
 
 Bounds = tuple[int, int]
 

@@ -17,7 +17,7 @@ from datarax.core._auxiliary import (
     is_keypoint,
     swap_keypoints,
 )
-from datarax.core._field_paths import put_field
+from datarax.core.fields import put_field
 from datarax.core.modality import FieldDomain, Kind, ModalityOperator
 from datarax.operators.modality.image import (
     _fills,

@@ -1,4 +1,7 @@
-"""The state of a module as a nested dict of arrays, and the strict way back."""
+"""The state of a module as a nested dict of arrays, and the strict way back.
+
+For authors of batchers, sources and iterators; operators have `get_state` and `set_state`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def variables(module: nnx.Module) -> Iterator[tuple[Path, nnx.Variable[Any]]]:
             yield tuple(map(str, path)), leaf
 
 
-def read(module: nnx.Module) -> dict[str, Any]:
+def read_state(module: nnx.Module) -> dict[str, Any]:
     """Copies all Variables into nested dicts of arrays, keys as `{implementation: words}`."""
     state: dict[str, Any] = {}
     for path, variable in variables(module):
@@ -38,8 +41,8 @@ def read(module: nnx.Module) -> dict[str, Any]:
     return state
 
 
-def write(module: nnx.Module, state: Mapping[str, Any]) -> None:
-    """Sets all Variables from what `read` gave, or raises and changes nothing.
+def write_state(module: nnx.Module, state: Mapping[str, Any]) -> None:
+    """Sets all Variables from what `read_state` gave, or raises and changes nothing.
 
     Raises:
       TypeError: if `state` is no dict.
@@ -94,7 +97,7 @@ def write(module: nnx.Module, state: Mapping[str, Any]) -> None:
         update()
 
 
-def transfer(
+def transfer_state(
     source: nnx.Module, target: nnx.Module, keep: Callable[[nnx.Variable[Any]], bool]
 ) -> None:
     """Copies the values of those Variables that both modules have and that `keep` picks.

@@ -20,7 +20,12 @@ from flax.errors import TraceContextError
 from jaxtyping import Array, Bool, Key, UInt32
 
 from datarax.core import _recording
-from datarax.core._threefry import THREEFRY, fold_in
+from datarax.core._draws import below as below
+from datarax.core._draws import coin as coin
+from datarax.core._draws import open_uniform as open_uniform
+from datarax.core._threefry import THREEFRY as THREEFRY
+from datarax.core._threefry import fold_in as fold_in
+from datarax.core._threefry import random_words as random_words
 
 DEFAULT_STREAM = "default"
 
