@@ -14,19 +14,14 @@ from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
-DEVICES = pytest.mark.parametrize("devices", [1, 2, 8])
+DEVICES = pytest.mark.parametrize("devices", [1, 8])
 
 
 class Draw(OperatorModule):
-    """Writes the numbers that it draws for each record into the field `drawn`."""
+    """Writes the number that it draws for each record into the field `drawn`."""
 
     def generate_random_params(self, rng, data_shapes):
-        rows = data_shapes["x"][0]
-        normal, bits = jax.random.split(rng)
-        return {
-            "normal": jax.random.normal(normal, (rows, 3)),
-            "bits": jax.random.bits(bits, (rows,), jnp.uint32),
-        }
+        return jax.random.bits(rng, data_shapes["x"][:1], jnp.uint32)
 
     def apply(self, data, state, metadata, random_params=None, stats=None):
         return {**data, "drawn": random_params}, state, metadata
@@ -38,7 +33,7 @@ class DrawOnce(Draw):
     per_record_params = False
 
     def generate_random_params(self, rng, data_shapes):
-        return jax.random.normal(rng, (3,))
+        return jax.random.bits(rng, (3,), jnp.uint32)
 
 
 def operator(implementation="threefry2x32", seed=0, stream="draw", kind=Draw, **options):
@@ -70,11 +65,11 @@ def spread(batch, devices):
 
 
 def drawn(batch):
-    return np.asarray(batch["drawn"]["normal"]), np.asarray(batch["drawn"]["bits"])
+    return np.asarray(batch["drawn"])
 
 
 def same(left, right):
-    return all(np.array_equal(a, b) for a, b in zip(drawn(left), drawn(right), strict=True))
+    return np.array_equal(drawn(left), drawn(right))
 
 
 @KEYS
@@ -83,7 +78,7 @@ def test_apply_is_pure(implementation, devices):
     """Rule 1: apply draws nothing itself, so the same parameters give the same result."""
     op = operator(implementation)
     before = op.get_state()
-    params = spread({"normal": jnp.arange(8.0), "bits": jnp.uint32(1)}, devices)
+    params = spread(jnp.arange(8.0), devices)
     for _ in range(2):
         data, _, metadata = op.apply({"x": jnp.zeros(2)}, {}, "kept", params)
         assert data["drawn"] is params
@@ -96,17 +91,16 @@ def test_a_record_draws_the_same_in_any_company(implementation):
     """Rule 2: batch size, order, padding and the call before do not matter to a record."""
     op = operator(implementation)
     whole = drawn(op(indexed(np.arange(7), epoch=2)))
-    for index in ([6], [3, 0], [5, 4, 3, 2, 1], [2, 2, 6, 1, 0, 5, 3, 4, 6]):
+    for index in ([6], [3, 0], [2, 2, 6, 1, 0, 5, 3, 4, 6]):
         mask = np.arange(len(index)) != 1
-        for got, expected in zip(drawn(op(indexed(index, 2, mask))), whole, strict=True):
-            np.testing.assert_array_equal(got, expected[index])
+        np.testing.assert_array_equal(drawn(op(indexed(index, 2, mask))), whole[index])
 
 
 @KEYS
 def test_records_and_epochs_differ(implementation):
     """Rule 2: no two records of an epoch, and no two epochs of a record, draw alike."""
     op = operator(implementation)
-    bits = np.concatenate([drawn(op(indexed(np.arange(50), epoch)))[1] for epoch in range(4)])
+    bits = np.concatenate([drawn(op(indexed(np.arange(50), epoch))) for epoch in range(4)])
     assert len(np.unique(bits)) == 200
 
 
@@ -122,7 +116,7 @@ def test_a_missing_epoch_is_epoch_0(implementation):
 def test_the_whole_range_of_indices_counts(implementation):
     """Rule 2: indices that differ in any of their 32 bits draw differently."""
     index = np.array([0] + [2**bit for bit in range(32)], np.uint32)
-    bits = drawn(operator(implementation)(indexed(index)))[1]
+    bits = drawn(operator(implementation)(indexed(index)))
     assert len(np.unique(bits)) == 33
 
 
@@ -157,9 +151,7 @@ def test_records_draw_the_same_on_any_number_of_devices(implementation, devices)
         lambda b: op(b).data["drawn"], mesh=mesh, in_specs=(specs,), out_specs=P("data")
     )
     for got in (op(sharded)["drawn"], jax.jit(mapped)(sharded)):
-        np.testing.assert_array_equal(got["bits"], expected[1])
-        # XLA computes the last elements of a loop, which lie elsewhere on a share, without vectors.
-        np.testing.assert_array_max_ulp(np.asarray(got["normal"]), expected[0], 4)
+        np.testing.assert_array_equal(got, expected)
 
 
 @KEYS
@@ -178,10 +170,10 @@ def test_eager_jit_scan_and_grad_agree(implementation):
     assert same(jax.tree.map(lambda leaf: leaf[1], out), expected)
 
     def loss(x):
-        return (op(batch.replace(data={"x": x}))["drawn"]["normal"] * x[:, :1]).sum()
+        return (op(batch.replace(data={"x": x}))["drawn"].astype(jnp.float32) * x[:, 0]).sum()
 
     gradient = jax.grad(loss)(jnp.zeros((6, 2)))
-    np.testing.assert_allclose(gradient[:, 0], drawn(expected)[0].sum(1), rtol=1e-6)
+    np.testing.assert_array_equal(gradient[:, 0], drawn(expected).astype(np.float32))
 
 
 @KEYS
@@ -201,10 +193,10 @@ def test_a_draw_for_the_batch_comes_from_its_first_valid_record(implementation):
 def test_calls_differ_and_repeat_from_the_seed(implementation):
     """Rule 3: without indices every call draws anew, in a sequence that the seed determines."""
     one, two = operator(implementation), operator(implementation)
-    sequence = [drawn(one(plain()))[1] for _ in range(4)]
+    sequence = [drawn(one(plain())) for _ in range(4)]
     assert len(np.unique(np.concatenate(sequence))) == 16
     for expected in sequence:
-        np.testing.assert_array_equal(drawn(two(plain()))[1], expected)
+        np.testing.assert_array_equal(drawn(two(plain())), expected)
     assert one.rngs.draw.count.get_value() == 4
 
 
@@ -313,8 +305,8 @@ def test_stages_that_share_a_base_key_are_told_apart(implementation):
     results = []
     for ordinal in range(3):
         with randomness.stage_ordinal(ordinal):
-            results.append(drawn(op.apply_batch(batch))[1])
-    np.testing.assert_array_equal(results[0], drawn(op(batch))[1])
+            results.append(drawn(op.apply_batch(batch)))
+    np.testing.assert_array_equal(results[0], drawn(op(batch)))
     assert len(np.unique(np.concatenate(results))) == 12
 
 
@@ -322,9 +314,10 @@ def test_stages_that_share_a_base_key_are_told_apart(implementation):
 def test_per_record_numbers_are_uniform_and_uncorrelated(implementation):
     """Neighbouring records and epochs have the mean, variance and correlation of noise."""
     op = operator(implementation)
-    epochs = [drawn(op(indexed(np.arange(2000), epoch)))[0][:, 0] for epoch in range(2)]
+    epochs = [drawn(op(indexed(np.arange(2000), epoch))) / 2.0**32 for epoch in range(2)]
     for values in epochs:
-        assert abs(values.mean()) < 4 / np.sqrt(2000)
-        assert abs(values.var() - 1) < 4 * np.sqrt(2 / 2000)
+        # Of a uniform number: mean 1/2, variance 1/12, and 1/180 the variance of its square.
+        assert abs(values.mean() - 1 / 2) < 4 * np.sqrt(1 / 12 / 2000)
+        assert abs(values.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / 2000)
         assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 4 / np.sqrt(2000)
     assert abs(np.corrcoef(*epochs)[0, 1]) < 4 / np.sqrt(2000)
