@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import jax
 import numpy as np
 
-import _datarax_sole_owner as _datarax_sole_owner
+from datarax.core import _sole_owner as _sole_owner
 
 if TYPE_CHECKING:
     from orbax.checkpoint import CheckpointManager

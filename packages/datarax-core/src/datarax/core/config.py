@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax import nnx
 
-import _datarax_sole_owner as _datarax_sole_owner
+from datarax.core import _sole_owner as _sole_owner
 from datarax.core._statistics_values import FrozenStatistics, frozen_statistics
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, UInt32
 
-import _datarax_sole_owner as _datarax_sole_owner
 from datarax.core import _batch_checks, _rows, specs
+from datarax.core import _sole_owner as _sole_owner
 from datarax.core._element import Element as Element
 from datarax.core._element import register
 from datarax.core._explicit_axes import take

@@ -13,8 +13,8 @@ from jax.core import Tracer
 from jax.tree_util import tree_map_with_path
 from jaxtyping import Bool
 
-import _datarax_sole_owner as _datarax_sole_owner
 from datarax.core import _moments, specs
+from datarax.core import _sole_owner as _sole_owner
 from datarax.core._moments import Moments, is_moments
 from datarax.core._statistics_input import (
     data_and_mask,
