@@ -2,7 +2,8 @@
 
 A patch is a bit. Each row and each column of the image has the set of patches that reach it, and a
 pixel is covered where the two sets share a bit. The cost of the pixels therefore hardly depends on
-the number of patches, and everything is a comparison of two small vectors.
+the number of patches, and everything is a comparison of two small vectors. Beyond a few hundred
+patches, whose words of bits would all be unrolled, patches are summed up instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 WORD = 32
+MOST_BITS = 8 * WORD
 
 
 def bit_sets(
@@ -75,9 +77,32 @@ def covered(
     """
     if not positions.shape[0]:
         return jnp.zeros((height, width), bool)
+    if positions.shape[0] > MOST_BITS:
+        return _summed(positions, sizes, count, height, width)
     rows = bit_sets(positions[:, 0], sizes[:, 0], count, np.arange(height, dtype=np.int32))
     columns = bit_sets(positions[:, 1], sizes[:, 1], count, np.arange(width, dtype=np.int32))
     return shared(rows[:, :, None], columns[:, None, :])
+
+
+def _summed(
+    positions: Array, sizes: Array, count: Array | None, height: int, width: int
+) -> Bool[Array, "{height} {width}"]:
+    """The same, by summing over both axes what begins and ends at the corners of each patch."""
+    start = positions.astype(jnp.int32)
+    stop = start + sizes.astype(jnp.int32)
+    one = jnp.ones(positions.shape[0], jnp.int32)
+    if count is not None:
+        one = (np.arange(positions.shape[0], dtype=np.int32) < count).astype(jnp.int32)
+    change = jnp.zeros((height + 1, width + 1), jnp.int32)
+    for y, x, step in (
+        (start[:, 0], start[:, 1], one),
+        (start[:, 0], stop[:, 1], -one),
+        (stop[:, 0], start[:, 1], -one),
+        (stop[:, 0], stop[:, 1], one),
+    ):
+        change = change.at[y, x].add(step)
+    patches = jnp.cumsum(jnp.cumsum(change, axis=0), axis=1)
+    return patches[:height, :width] > np.int32(0)
 
 
 @partial(jax.jit, static_argnames="axes")
@@ -103,9 +128,13 @@ def drop(
     Returns:
       Like `image`. The gradient with respect to it is 1 outside the patches and 0 inside.
     """
-    if not positions.shape[0]:
+    if not positions.shape[0] or not image.size:
         return image
     shape, (down, across) = image.shape, axes
+    if positions.shape[0] > MOST_BITS:
+        hit = covered(positions, sizes, count, height=shape[down], width=shape[across])
+        sides = [side if axis in axes else 1 for axis, side in enumerate(shape)]
+        return _filled(hit.reshape(sides), fill, image)
     rows = bit_sets(positions[:, 0], sizes[:, 0], count, np.arange(shape[down], dtype=np.int32))
     # A set for each channel of a column, which are next to each other in memory: comparing vectors
     # as they lie vectorises, and leaves the image in its shape, so that a donated one is reused.
@@ -116,8 +145,11 @@ def drop(
         rows.reshape(-1, *(side if axis == down else 1 for axis, side in enumerate(shape))),
         columns.reshape(-1, *(1,) * across, shape[across], *after),
     )
-    hit = jnp.broadcast_to(hit, shape)
-    fill = jnp.broadcast_to(fill, shape)
+    return _filled(hit, fill, image)
+
+
+def _filled(hit: Array, fill: Array, image: Array) -> Array:
+    hit, fill = jnp.broadcast_to(hit, image.shape), jnp.broadcast_to(fill, image.shape)
     if jnp.issubdtype(image.dtype, jnp.floating):
         return _select_bits(hit, fill, image)
     return jnp.where(hit, fill, image)

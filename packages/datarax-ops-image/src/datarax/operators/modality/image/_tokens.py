@@ -7,6 +7,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
+from datarax.operators.modality.image import _patches
 from datarax.operators.modality.image._sampling import Layout
 
 
@@ -29,15 +30,15 @@ def kept_tokens(
       Liu et al. (2022), PatchDropout: economizing vision transformers using patch dropout.
     """
     size = np.array([layout.heights[0], layout.widths[0]], np.int32)
-    rows, columns = np.array(layout.image, np.int32) // size
+    rows, columns = (np.array(layout.image) // size).tolist()
     if not isinstance(positions, Tracer):
         _check(np.asarray(positions), size)
-    place = positions.astype(jnp.int32) // size
-    dropped = place[:, 0] * columns + place[:, 1]
-    tokens = int(rows * columns)
-    mask = jnp.all(jnp.arange(tokens, dtype=jnp.int32)[:, None] != dropped, axis=1)
-    order = jnp.argsort(~mask, stable=True).astype(jnp.int32)
-    return mask, order[: tokens - positions.shape[0]]
+    cells = positions.astype(jnp.int32) // size
+    dropped = _patches.covered(
+        cells, jnp.ones_like(cells), None, height=rows, width=columns
+    ).ravel()
+    order = jnp.argsort(dropped, stable=True).astype(jnp.int32)
+    return ~dropped, order[: rows * columns - positions.shape[0]]
 
 
 def _check(positions: np.ndarray, size: np.ndarray) -> None:
