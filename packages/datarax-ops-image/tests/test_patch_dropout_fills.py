@@ -9,7 +9,7 @@ from flax import nnx
 from scipy import stats
 
 from datarax.core.element_batch import Batch
-from datarax.operators.modality.image._fills import mean_color
+from datarax.operators.modality.image._means import mean_color
 from datarax.operators.modality.image.patch_dropout_operator import (
     PatchDropoutOperator,
     PatchDropoutOperatorConfig,

@@ -16,13 +16,31 @@ KEYPOINT_FORMATS = ("xy", "yx")
 
 
 def box_corners(boxes: Array, box_format: str) -> Array:
-    """Boxes `(boxes, 4)` of the format as (y0, x0, y1, x1), in their own dtype."""
+    """Boxes `(boxes, 4)` of the format as (y0, x0, y1, x1).
+
+    In their own dtype, or int32 for narrower integers, so that no corner wraps: a corner beyond the
+    largest int32 or uint32 is that number.
+    """
+    boxes = _with_room(boxes)
     if box_format == "yxyx":
         return boxes
     x, y, right, bottom = (boxes[..., i] for i in range(4))
     if box_format == "xywh":
-        right, bottom = x + right, y + bottom
+        right, bottom = _end(x, right), _end(y, bottom)
     return jnp.stack([y, x, bottom, right], axis=-1)
+
+
+def _with_room(coordinates: Array) -> Array:
+    narrow = jnp.issubdtype(coordinates.dtype, jnp.integer) and coordinates.dtype.itemsize < 4
+    return coordinates.astype(jnp.int32) if narrow else coordinates
+
+
+def _end(start: Array, length: Array) -> Array:
+    end = start + length
+    if not jnp.issubdtype(end.dtype, jnp.integer):
+        return end
+    wrapped = (length > jnp.zeros((), length.dtype)) & (end < start)
+    return jnp.where(wrapped, jnp.asarray(jnp.iinfo(end.dtype).max, end.dtype), end)
 
 
 def formatted_boxes(corners: Array, box_format: str) -> Array:
@@ -64,23 +82,46 @@ def check_coordinates(key: str, kind: Kind, value: Any) -> None:
         raise ValueError(f"{kind} field {key!r} must be {shape}, got shape {jnp.shape(value)}")
 
 
+def canonical(kind: Kind, value: Array, text_format: str) -> tuple[Array, Array]:
+    """Boxes as (y0, x0, y1, x1) or keypoints as (y, x), and which slots are not padding."""
+    if kind == "boxes":
+        corners = box_corners(value, text_format)
+        return corners, is_box(corners)
+    points = swap_keypoints(_with_room(value), text_format)
+    return points, is_keypoint(points)
+
+
 def transform_coordinates(
     kind: Kind, value: Array, text_format: str, transform: Callable[[Array], Array]
 ) -> Array:
-    """Applies `transform` to boxes as (y0, x0, y1, x1) or keypoints as (y, x); padding stays."""
-    if kind == "boxes":
-        canonical, there = box_corners(value, text_format), is_box
-        back = formatted_boxes
-    else:
-        canonical, there = swap_keypoints(value, text_format), is_keypoint
-        back = swap_keypoints
-    new = transform(canonical)
-    if new is canonical:
+    """Applies `transform` to boxes as (y0, x0, y1, x1) or keypoints as (y, x).
+
+    Padding, and what the transformation leaves as it is, keeps every bit.
+    """
+    old, there = canonical(kind, value, text_format)
+    new = transform(old)
+    if new is old:
         return value
-    new = back(new, text_format)
-    if new.shape != value.shape or new.dtype != value.dtype:
-        return new
-    return jnp.where(there(canonical)[:, None], new, value)
+    out = (formatted_boxes if kind == "boxes" else swap_keypoints)(new, text_format)
+    if new.shape != old.shape or new.dtype != old.dtype:
+        return out
+    if out.dtype != value.dtype:
+        limits = jnp.iinfo(value.dtype)
+        out = jnp.clip(out, limits.min, limits.max).astype(value.dtype)
+    # Corner and size do not always give the size back: (x + w) - x is rounded.
+    out = _unless_equal(jnp.all(new == old, axis=-1, keepdims=True), value, out)
+    return jnp.where(there[:, None], out, value)
+
+
+@jax.custom_jvp
+def _unless_equal(equal: Array, old: Array, new: Array) -> Array:
+    return jnp.where(equal, old, new)
+
+
+@_unless_equal.defjvp
+def _unless_equal_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # What happens to be equal depends on the parameters of the transformation all the same.
+    return _unless_equal(*primals), tangents[2]
 
 
 def require_preserved(key: str, old: Any, new: Any) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from datarax.core import _auxiliary
 from datarax.core.config import OperatorConfig, require_bools, require_names
+from datarax.core.element_batch import RESERVED_FIELD
 
 
 class FieldNames(list[str]):
@@ -37,7 +38,8 @@ class ModalityOperatorConfig(OperatorConfig):
 
     Args:
       field_key: the field to transform.
-      target_key: the field to write; None overwrites `field_key`. Missing levels are made.
+      target_key: the field to write, which the data must not have yet; None overwrites
+        `field_key`. Missing levels are made.
       auxiliary_fields: fields that follow the transformation: masks, and those named in
         `box_fields` and `keypoint_fields`. Copied into a list that cannot change.
       clip_range: (min, max) to clip the result to, in the field's own dtype; numbers are read at
@@ -53,7 +55,8 @@ class ModalityOperatorConfig(OperatorConfig):
 
     Raises:
       TypeError: for a value of the wrong type.
-      ValueError: for an empty or repeated name, or a `clip_range` without min < max.
+      ValueError: for an empty or repeated name, a field called `valid_mask`, or a `clip_range`
+        without min < max.
 
     >>> config = ModalityOperatorConfig(field_key="image", auxiliary_fields=["mask"])
     >>> config.auxiliary_fields, config.target_key
@@ -75,6 +78,12 @@ class ModalityOperatorConfig(OperatorConfig):
         super().__post_init__()
         require_names(self, "field_key")
         require_names(self, "target_key", optional=True)
+        for name in ("field_key", "target_key"):
+            if (getattr(self, name) or "").partition(".")[0] == RESERVED_FIELD:
+                raise ValueError(
+                    f"{type(self).__name__}.{name} must not be {getattr(self, name)!r}, because "
+                    f"{RESERVED_FIELD!r} is the mask of a batch; choose another name"
+                )
         require_bools(self, "preserve_auxiliary", "validate_domain_constraints")
         if self.auxiliary_fields is not None:
             names = FieldNames(self._names("auxiliary_fields"))

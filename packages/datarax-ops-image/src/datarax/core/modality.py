@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,8 @@ from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 
 __all__ = ["FieldDomain", "ModalityOperator", "ModalityOperatorConfig"]
+
+logger = logging.getLogger(__name__)
 
 
 class ModalityOperator(OperatorModule):
@@ -81,14 +84,17 @@ class ModalityOperator(OperatorModule):
 
         Raises:
           KeyError: if a field is not there, listing those that are.
-          TypeError: for a dtype outside the domain, or an auxiliary field that changed its own.
+          TypeError: for a dtype outside the domain, an auxiliary field that changed its own, or a
+            transformation that returns nothing.
           ValueError: for a rank outside the domain, a `clip_range` that the dtype cannot satisfy,
-            or an auxiliary field that changed structure or shape.
+            an auxiliary field that changed structure or shape, or a `target_key` that the data
+            has already.
         """
         value = self._extract_field(data, self.config.field_key)
         self._check_domain(value)
-        transformed = self._apply_clip_range(self.transform_field(value, random_params, stats))
-        result = self._remap_field(data, transformed)
+        transformed = self.transform_field(value, random_params, stats)
+        self._require_result("transform_field", transformed)
+        result = self._remap_field(data, self._apply_clip_range(transformed))
         return self._follow(result, value, random_params, stats), state, metadata
 
     def transform_field(
@@ -120,13 +126,14 @@ class ModalityOperator(OperatorModule):
           kind: "mask", "boxes" or "keypoints".
           value: a mask as it is in the record, boxes `(boxes, 4)` as (y0, x0, y1, x1), or points
             `(points, 2)` as (y, x), with a third column where there is a flag; whatever format the
-            config says the record has them in.
+            config says the record has them in, and int32 if it has narrower integers.
           field: the field before it was transformed.
           random_params: what `transform_field` got.
           stats: what `transform_field` got.
 
         Returns:
-          The same kind of array. Rows of padding are put back by the caller.
+          The same kind of array. Rows of padding are put back by the caller, and the record's
+          dtype too, with coordinates cut to its range.
         """
         return value
 
@@ -143,7 +150,27 @@ class ModalityOperator(OperatorModule):
     def _remap_field(self, data: PyTree, value: Any) -> PyTree:
         """A copy of the data with the value at `config.target_key`, else at `field_key`."""
         target = self.config.target_key
-        return fields.put_field(data, self.config.field_key if target is None else target, value)
+        if target is None or target == self.config.field_key:
+            return fields.put_field(data, self.config.field_key, value)
+        return self._put_new(data, target, value)
+
+    def _put_new(self, data: PyTree, path: str, value: Any) -> PyTree:
+        """A copy of the data with one field more; ValueError if the data has it already."""
+        try:
+            self._extract_field(data, path)
+        except KeyError:
+            return fields.put_field(data, path, value)
+        raise ValueError(
+            f"{self._label()} writes the field {path!r}, which the data has already and would "
+            "lose; rename or remove it first, or choose another target_key"
+        )
+
+    def _require_result(self, method: str, result: Any) -> None:
+        if result is None:
+            raise TypeError(
+                f"{method} of {self._label()} must return an array, got None; is there a return "
+                "at its end?"
+            )
 
     def _follow(
         self, data: PyTree, value: Array, random_params: PyTree, stats: dict[str, Any] | None
@@ -152,6 +179,7 @@ class ModalityOperator(OperatorModule):
         for key in self.config.auxiliary_fields or ():
             old = self._extract_field(data, key)
             new = self._follow_one(key, old, value, random_params, stats)
+            self._require_result("transform_auxiliary", new)
             if self.config.preserve_auxiliary:
                 _auxiliary.require_preserved(key, old, new)
             if new is not old:
@@ -159,21 +187,30 @@ class ModalityOperator(OperatorModule):
         return data
 
     def _follow_one(self, key: str, old: Any, value: Array, random_params: Any, stats: Any) -> Any:
-        kind = self._auxiliary_kind(key)
-        if kind == "mask":
-            return self.transform_auxiliary(kind, old, value, random_params, stats)
-        _auxiliary.check_coordinates(key, kind, old)
-        return _auxiliary.transform_coordinates(
-            kind,
-            old,
-            self.config.box_format if kind == "boxes" else self.config.keypoint_format,
-            lambda array: self.transform_auxiliary(kind, array, value, random_params, stats),
-        )
+        kind, text_format = self._auxiliary_kind(key)
 
-    def _auxiliary_kind(self, key: str) -> Kind:
+        def transform(array: Array) -> Array:
+            return self.transform_auxiliary(kind, array, value, random_params, stats)
+
+        if kind == "mask":
+            return transform(old)
+        _auxiliary.check_coordinates(key, kind, old)
+        return _auxiliary.transform_coordinates(kind, old, text_format, transform)
+
+    def _coordinates(self, data: PyTree, key: str) -> tuple[Array, Array]:
+        """Boxes as (y0, x0, y1, x1) or keypoints as (y, x), and which slots are not padding."""
+        kind, text_format = self._auxiliary_kind(key)
+        value = self._extract_field(data, key)
+        _auxiliary.check_coordinates(key, kind, value)
+        return _auxiliary.canonical(kind, jnp.asarray(value), text_format)
+
+    def _auxiliary_kind(self, key: str) -> tuple[Kind, str]:
+        """Which kind of field it is, and its format."""
         if key in self.config.box_fields:
-            return "boxes"
-        return "keypoints" if key in self.config.keypoint_fields else "mask"
+            return "boxes", self.config.box_format
+        if key in self.config.keypoint_fields:
+            return "keypoints", self.config.keypoint_format
+        return "mask", ""
 
     def _check_domain(self, value: Any) -> None:
         """Raises if one record's field is outside the domain, or `clip_range` outside its dtype."""

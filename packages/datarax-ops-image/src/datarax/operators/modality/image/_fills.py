@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 from datarax.core._value_range import at_working_precision, held_exactly
-from datarax.core.fields import field_paths, get_field
 from datarax.core.randomness import THREEFRY, random_words
 from datarax.operators.modality.image._sampling import below, unit
 
@@ -29,7 +28,9 @@ def exact_constant(label: str, value: float | tuple[float, ...], dtype: Any) -> 
                 f"{label} {number!r} cannot be held exactly by dtype {jnp.dtype(dtype).name}; use "
                 f"{_nearest(number, dtype)}, or convert the field first"
             )
-    if not jnp.issubdtype(dtype, jnp.integer):
+    if jnp.issubdtype(dtype, jnp.integer):
+        numbers = tuple(int(number) for number in numbers)
+    else:
         numbers = tuple(at_working_precision(number, dtype) for number in numbers)
     stored = np.asarray(numbers).astype(dtype)
     return stored if isinstance(value, tuple) else stored[0]
@@ -73,26 +74,50 @@ def random_bounds(
             f"fill_range {bounds} must lie from {-largest} to {largest} for images of "
             f"{jnp.dtype(dtype).name}"
         )
+    first, last = _float_ends(bounds, dtype)
+    if not first <= last:
+        raise ValueError(
+            f"fill_range {bounds} has no value of {jnp.dtype(dtype).name} below its end; use a "
+            "wider range"
+        )
     return bounds
 
 
-def _integer_bounds(bounds: tuple[float, float] | None, dtype: Any) -> tuple[float, float]:
-    limits = jnp.iinfo(dtype)
+def _integer_bounds(bounds: tuple[float, float] | None, dtype: Any) -> tuple[int, int]:
+    limits, name = jnp.iinfo(dtype), jnp.dtype(dtype).name
     if bounds is None and limits.bits <= 16:
         return int(limits.min), int(limits.max)
     if bounds is None:
         raise ValueError(
-            f"fill_range must be given for images of {jnp.dtype(dtype).name}, whose whole range is "
-            "no "
-            "sensible colour; pass for example fill_range=(0, 255)"
+            f"fill_range must be given for images of {name}, whose whole range is no sensible "
+            "colour; pass for example fill_range=(0, 255)"
         )
-    low, high = max(int(limits.min), -(2**31)), min(int(limits.max), 2**31 - 1)
-    if not all(number == int(number) and low <= number <= high for number in bounds):
+    if not all(held_exactly(number, dtype) for number in bounds):
         raise ValueError(
-            f"fill_range {bounds} must be integers from {low} to {high} for images of "
-            f"{jnp.dtype(dtype).name}"
+            f"fill_range {bounds} must be integers from {limits.min} to {limits.max} for images "
+            f"of {name}"
         )
-    return bounds
+    low, high = int(bounds[0]), int(bounds[1])
+    if high - low >= 2**32:
+        raise ValueError(
+            f"fill_range {bounds} must have at most 2**32 values, got {high - low + 1}; use a "
+            "smaller one"
+        )
+    return low, high
+
+
+def _float_ends(bounds: tuple[float, float], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and largest value of a float dtype from bounds[0] to below bounds[1]."""
+    low, high = (at_working_precision(number, dtype) for number in bounds)
+    first, last = np.asarray(low).astype(dtype), np.asarray(high).astype(dtype)
+    if first < low:
+        first = np.nextafter(first, np.asarray(np.inf, dtype))
+    if high == 0:
+        # The next smaller value is subnormal, which a device may take for zero.
+        last = np.asarray(-jnp.finfo(dtype).tiny, dtype)
+    elif last >= high:
+        last = np.nextafter(last, np.asarray(-np.inf, dtype))
+    return first, last
 
 
 @partial(jax.jit, static_argnames=("shape", "dtype", "bounds"))
@@ -105,73 +130,25 @@ def random_values(
       seed: two random words, the key of the draw.
       shape: of the result.
       dtype: of the result.
-      bounds: smallest and largest value.
+      bounds: smallest and largest value, from `random_bounds`.
     """
     key = jax.random.wrap_key_data(seed, impl=THREEFRY)
     bits = random_words(key, shape)
     if jnp.issubdtype(dtype, jnp.integer):
-        low, high = int(bounds[0]), int(bounds[1])
-        offset = below(bits, np.uint32(high - low + 1))
-        return (offset.astype(jnp.int32) + np.int32(low)).astype(dtype)
-    low, high = np.float32(bounds[0]), np.float32(bounds[1])
-    return (unit(bits) * (high - low) + low).astype(dtype)
+        return _uniform_integers(bits, int(bounds[0]), int(bounds[1]), dtype)
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    low, high = (at_working_precision(number, dtype) for number in bounds)
+    first, last = (np.asarray(end).astype(wide) for end in _float_ends(bounds, dtype))
+    with np.errstate(over="ignore"):
+        scale = low.dtype.type(1 if np.isfinite(high - low) else 0.5)
+    values = unit(bits).astype(wide) * (high * scale - low * scale) + low * scale
+    # Half of the values fits where their difference does not.
+    values = values if scale == 1 else values / scale
+    return jnp.clip(values, first, last).astype(dtype)
 
 
-@partial(jax.jit, static_argnames="channel_axis")
-def mean_color(image: Array, *, channel_axis: int | None) -> Array:
-    """The mean of each channel, of the image's rank, to the nearest integer for integers.
-
-    Summed by halves, an order that no compiler changes, so that one image always has one mean.
-    """
-    image = jax.lax.stop_gradient(image)
-    channels = 1 if channel_axis is None else image.shape[channel_axis]
-    moved = image if channel_axis is None else jnp.moveaxis(image, channel_axis, -1)
-    wide = jnp.float64 if image.dtype == jnp.float64 else jnp.float32
-    values = moved.reshape(-1, channels).astype(wide)
-    pixels = values.shape[0]
-    length = 1 << (pixels - 1).bit_length()
-    values = jnp.pad(values, ((0, length - pixels), (0, 0)))
-    while length > 1:
-        length //= 2
-        values = values[:length] + values[length:]
-    mean = values[0] / np.asarray(pixels, wide)
-    if jnp.issubdtype(image.dtype, jnp.integer):
-        mean = jnp.round(mean)
-    shape = [channels if axis == channel_axis else 1 for axis in range(image.ndim)]
-    return mean.astype(image.dtype).reshape(shape)
-
-
-def dataset_mean(stats: Any, key: str, image: Array, channel_axis: int | None) -> Array:
-    """The mean that the statistics hold, in an image's dtype and rank.
-
-    Args:
-      stats: statistics with `<key>.mean` or `mean`, a number or one per channel.
-      key: the image's path.
-      image: whose dtype, rank and channels count.
-      channel_axis: the axis of its channels, if any.
-
-    Raises:
-      KeyError: if the statistics hold no mean.
-      ValueError: if it has another number of channels.
-    """
-    mean = None
-    for path in (f"{key}.mean", "mean"):
-        if path in field_paths(stats):
-            mean = jnp.asarray(get_field(stats, path))
-            break
-    if mean is None:
-        raise KeyError(
-            f"fill='dataset_mean' needs the statistic {key + '.mean'!r} or 'mean', but there are "
-            f"{field_paths(stats)}; use precomputed_stats, batch_stats_fn or set_statistics"
-        )
-    channels = 1 if channel_axis is None else image.shape[channel_axis]
-    if mean.size not in (1, channels):
-        raise ValueError(
-            f"the mean of fill='dataset_mean' must be a number or {channels}, one per channel of "
-            f"{key!r} of shape {image.shape}, got shape {mean.shape}"
-        )
-    mean = jax.lax.stop_gradient(mean.reshape(-1) if mean.size > 1 else mean.reshape(()))
-    if jnp.issubdtype(image.dtype, jnp.integer):
-        limits = jnp.iinfo(image.dtype)
-        mean = jnp.clip(jnp.round(mean), limits.min, limits.max)
-    return per_channel(mean.astype(image.dtype), image.ndim, channel_axis)
+def _uniform_integers(bits: Array, low: int, high: int, dtype: Any) -> Array:
+    offset = bits if high - low == 2**32 - 1 else below(bits, np.uint32(high - low + 1))
+    word = jnp.uint64 if jnp.dtype(dtype).itemsize == 8 else jnp.uint32
+    wraps = 2 ** jnp.iinfo(word).bits
+    return (offset.astype(word) + np.asarray(low % wraps, word)).astype(dtype)

@@ -40,18 +40,35 @@ def _overlap(start: Array, stop: Array, length: int) -> Array:
 
 
 @jax.jit
-def of_points(points: Array, covered: Bool[Array, "height width"]) -> Bool[Array, " points"]:
+def of_points(
+    points: Array, covered: Bool[Array, "height width"], there: Bool[Array, " points"]
+) -> Bool[Array, " points"]:
     """Which points lie in the image on a pixel that is not covered.
 
     Args:
       points: (y, x) in the first two columns, in pixels: pixel i reaches from i to i + 1.
       covered: which pixels patches cover.
+      there: which points are not padding.
     """
+    inside, hidden = _inside_and_hidden(points, covered)
+    return there & inside & ~hidden
+
+
+@jax.jit
+def with_flags(points: Array, covered: Bool[Array, "height width"]) -> Array:
+    """Points (y, x, flag), whose flag is at most 1 where they lie on a covered pixel."""
+    _, hidden = _inside_and_hidden(points, covered)
+    flag = points[:, 2]
+    lowered = jnp.where(hidden, jnp.minimum(flag, jnp.ones((), flag.dtype)), flag)
+    return jnp.concatenate([points[:, :2], lowered[:, None]], axis=1)
+
+
+def _inside_and_hidden(points: Array, covered: Array) -> tuple[Array, Array]:
     places = jnp.floor(points[:, :2].astype(jnp.float32))
     sides = np.array(covered.shape, np.float32)
     inside = jnp.all((places >= 0) & (places < sides), axis=1)
     y, x = (jnp.where(inside, places[:, i], 0).astype(jnp.int32) for i in range(2))
-    return inside & ~covered[y, x]
+    return inside, inside & covered[y, x]
 
 
 @jax.jit

@@ -10,19 +10,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
-from datarax.core._auxiliary import (
-    box_corners,
-    check_coordinates,
-    is_box,
-    is_keypoint,
-    swap_keypoints,
-)
-from datarax.core.fields import put_field
-from datarax.core.modality import FieldDomain, Kind, ModalityOperator
+from datarax.core.modality import FieldDomain, Kind, ModalityOperator, logger
 from datarax.operators.modality.image import (
     _fills,
     _geometry,
     _in_place,
+    _means,
     _patches,
     _sampling,
     _tokens,
@@ -84,6 +77,13 @@ class PatchDropoutOperator(ModalityOperator):
         super().__init__(config, rngs=rngs, name=name)
         self.config: PatchDropoutOperatorConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self.domain = IMAGE if config.spatial_axes is None else ANY_IMAGE
+        if not config.stochastic:
+            logger.info(
+                "%s drops the same patches, those of seed=%d, of every record of every call; for "
+                "patches of each record's own set stochastic=True",
+                self._label(),
+                config.seed,
+            )
 
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> dict[str, Array]:
         """Draws the patches of a batch.
@@ -142,10 +142,7 @@ class PatchDropoutOperator(ModalityOperator):
         if kind == "boxes" and self.config.shrink_boxes:
             return _visibility.shrunk(value, self._covered(field, random_params))
         if kind == "keypoints" and value.shape[-1] == 3:
-            hidden = ~_visibility.of_points(value, self._covered(field, random_params))
-            flag = value[..., 2]
-            lowered = jnp.where(hidden, jnp.minimum(flag, jnp.ones((), flag.dtype)), flag)
-            return jnp.concatenate([value[..., :2], lowered[..., None]], axis=-1)
+            return _visibility.with_flags(value, self._covered(field, random_params))
         return value
 
     def _drop_mask(self, mask: Array, image: Array, random_params: PyTree) -> Array:
@@ -171,26 +168,23 @@ class PatchDropoutOperator(ModalityOperator):
     ) -> PyTree:
         config = self.config
         seen = {}
-        for key in (*config.box_fields, *config.keypoint_fields):
-            array = jnp.asarray(self._extract_field(data, key))
-            check_coordinates(key, self._auxiliary_kind(key), array)
-            covered = self._covered(value, random_params)
-            if key in config.box_fields:
-                corners = box_corners(array, config.box_format)
-                seen[key] = _visibility.of_boxes(corners, covered, is_box(corners))
-            else:
-                points = swap_keypoints(array, config.keypoint_format)
-                seen[key] = _visibility.of_points(points, covered) & is_keypoint(points)
+        for of, keys in (
+            (_visibility.of_boxes, config.box_fields),
+            (_visibility.of_points, config.keypoint_fields),
+        ):
+            for key in keys:
+                coordinates, there = self._coordinates(data, key)
+                seen[key] = of(coordinates, self._covered(value, random_params), there)
         data = super()._follow(data, value, random_params, stats)
         for key, visibility in seen.items():
-            data = put_field(data, f"{key}_visibility", visibility)
+            data = self._put_new(data, f"{key}_visibility", visibility)
         if config.drop_tokens:
             layout = _geometry.layout(config, value.shape)
             positions = self._patches(value, random_params).positions
             mask, indices = _tokens.kept_tokens(positions, layout)
             target = config.target_key or config.field_key
-            data = put_field(data, f"{target}_token_mask", mask)
-            data = put_field(data, f"{target}_token_indices", indices)
+            data = self._put_new(data, f"{target}_token_mask", mask)
+            data = self._put_new(data, f"{target}_token_indices", indices)
         return data
 
     def _covered(self, image: Array, random_params: PyTree) -> Bool[Array, "height width"]:
@@ -214,9 +208,10 @@ class PatchDropoutOperator(ModalityOperator):
         config = self.config
         channels = _geometry.channel_axis(config, image.shape)
         if config.fill == "dataset_mean":
-            return _fills.dataset_mean(stats or {}, config.field_key, image, channels)
+            mean = _means.dataset_mean(stats or {}, config.field_key, image, channels)
+            return _fills.per_channel(mean, image.ndim, channels)
         if config.fill == "mean":
-            return _fills.mean_color(image, channel_axis=channels)
+            return _means.mean_color(image, channel_axis=channels)
         if config.fill == "constant":
             return jnp.asarray(self._constant(image, channels))
         shape = image.shape
