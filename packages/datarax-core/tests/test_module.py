@@ -183,11 +183,11 @@ def test_required_streams():
     DataraxModule(DataraxModuleConfig()).ensure_rng_streams([])
 
 
-def test_construction_does_not_advance_the_given_streams():
-    """A module derives streams of its own; the caller's are as before."""
+def test_construction_advances_the_given_stream():
+    """A module takes the stream's next key, as every NNX layer does."""
     rngs = nnx.Rngs(0)
     DataraxModule(StructuralConfig(stochastic=True), rngs=rngs)
-    assert rngs.default.count.get_value() == 0
+    assert rngs.default.count.get_value() == 1
 
 
 @KEYS

@@ -210,10 +210,11 @@ def test_random_params_must_have_the_batch_first():
 
 
 def test_only_batches_are_transformed():
-    """A dict of arrays is refused, with the way to make a batch of it."""
-    for call in (Shift(OperatorConfig()), Shift(OperatorConfig()).apply_batch):
-        with pytest.raises(TypeError, match=r"transforms a Batch, got dict; .*Batch.from_arrays"):
-            call({"x": np.zeros((2, 2))})
+    """Anything else is refused, with the way to make a batch of it."""
+    with pytest.raises(TypeError, match=r"a Batch or a dict of arrays .*Batch.from_arrays"):
+        Shift(OperatorConfig())(np.zeros((2, 2)))
+    with pytest.raises(TypeError, match=r"transforms a Batch, got dict; .*Batch.from_arrays"):
+        Shift(OperatorConfig()).apply_batch({"x": np.zeros((2, 2))})
 
 
 def test_output_structure_is_found_without_computing():

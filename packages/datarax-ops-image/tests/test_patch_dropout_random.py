@@ -125,12 +125,12 @@ def test_calls_without_indices_differ_and_repeat_from_the_seed():
 
 def test_stages_of_one_base_key_are_told_apart():
     """Two equal operators differ where a pipeline numbers them."""
-    from datarax.core.randomness import stage_ordinal
+    from datarax.core.randomness import member
 
     op = operator()
 
     def stage(number):
-        with stage_ordinal(number):
+        with member(PatchDropoutOperator, 0, number):
             return np.asarray(op.apply_batch(ones(2, record_index=[0, 1]))["image"])
 
     assert (stage(0) != stage(1)).any()

@@ -202,7 +202,7 @@ def test_without_shuffling_records_come_as_they_are():
 
 @pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 def test_order_can_come_from_rngs(implementation):
-    """Without a seed, the stream decides; drawing from it elsewhere does not matter."""
+    """Without a seed, the next key of the stream decides; other streams do not matter."""
     config = MemorySourceConfig(shuffle=True)
 
     def order(seed, draws=0, **streams):
@@ -212,8 +212,8 @@ def test_order_can_come_from_rngs(implementation):
             rngs.shuffle()
         return MemorySource(config, data={"x": np.arange(50)}, rngs=rngs).order(0).tolist()
 
-    assert order(1) == order(1) == order(1, draws=3, other=4)
-    assert order(1) != order(2)
+    assert order(1) == order(1, other=4)
+    assert len({tuple(order(1)), tuple(order(2)), tuple(order(1, draws=3))}) == 3
 
 
 def test_a_stochastic_source_draws_from_its_named_stream():

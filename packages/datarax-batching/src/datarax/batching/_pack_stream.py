@@ -13,8 +13,8 @@ from datarax.batching import _ragged
 from datarax.batching._sorting import SortingStream
 from datarax.batching._stream import Group
 from datarax.core._batch_spec import leaf_spec, require_fields
-from datarax.core.specs import spec_text
 from datarax.core.element_batch import Batch, Element
+from datarax.core.specs import spec_text
 
 if TYPE_CHECKING:
     from datarax.batching._pack import PackingBatcher

@@ -136,8 +136,8 @@ def pad_batch(batch: Batch, batch_size: int, *, pad_values: PadValues = 0) -> Ba
 
     Returns:
       A batch whose first rows are those of `batch` and whose other rows are invalid, with
-      `record_index` 0 and metadata None. Host arrays stay on the host, in fresh memory. A batch
-      that is full already is returned as it is.
+      `record_index` and `view` 0 and metadata None. Host arrays stay on the host, in fresh memory.
+      A batch that is full already is returned as it is.
 
     Raises:
       KeyError: if `pad_values` names a field that is not there.
@@ -169,6 +169,7 @@ def pad_batch(batch: Batch, batch_size: int, *, pad_values: PadValues = 0) -> Ba
         states=_padded("states", batch.states, size, states),
         valid_mask=_padded("valid_mask", batch.valid_mask, size, [0]),
         record_index=_padded("record_index", batch.record_index, size, [0]),
+        view=_padded("view", batch.view, size, [0]),
         epoch=batch.epoch,
         batch_state=batch.batch_state,
         metadata=None if metadata is None else (*metadata, *[None] * (size - rows)),

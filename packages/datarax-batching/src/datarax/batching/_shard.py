@@ -76,6 +76,7 @@ def shard_batch(
         states=placed(batch.states, by_row),
         valid_mask=placed(batch.valid_mask, by_row),
         record_index=placed(batch.record_index, by_row),
+        view=placed(batch.view, by_row),
         epoch=placed(batch.epoch, everywhere),
         batch_state=placed(batch.batch_state, everywhere),
         metadata=batch.metadata if alone else None,

@@ -9,8 +9,8 @@ import jax
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from datarax.core._batch_spec import leaf_spec
-from datarax.core.specs import spec_text
 from datarax.core.element_batch import Batch, Element
+from datarax.core.specs import spec_text
 
 
 def record_spec(element: Element) -> Any:

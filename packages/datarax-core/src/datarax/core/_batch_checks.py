@@ -53,7 +53,7 @@ def as_uint32(name: str, value: Any) -> Any:
     """Integers from 0 to 2**32 - 1 as uint32; None stays None."""
     if value is None or getattr(value, "dtype", None) == np.uint32:
         return value
-    array = specs.as_leaf(name, value)
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if isinstance(array, Tracer):
@@ -68,10 +68,25 @@ def as_uint32(name: str, value: Any) -> Any:
     return read_only(host.astype(np.uint32))
 
 
+def with_columns(data: Any) -> Any:
+    """The data with a NumPy array for each list of numbers, which JAX would take for a pytree."""
+
+    def is_column(node: Any) -> bool:
+        return isinstance(node, list) and all(
+            isinstance(leaf, bool | int | float | str) for leaf in jax.tree.leaves(node)
+        )
+
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, list) else leaf, data, is_leaf=is_column
+    )
+
+
 def as_entries(metadata: Any) -> tuple[Any, ...] | None:
     """Metadata as a tuple with an entry a row; None stays None."""
     if metadata is None:
         return None
+    if isinstance(metadata, np.ndarray) and metadata.ndim:
+        return tuple(metadata.tolist() if metadata.ndim == 1 else metadata)
     if isinstance(metadata, str) or not isinstance(metadata, Sequence):
         raise TypeError(
             "metadata must be a sequence with one entry a row, got "
@@ -84,7 +99,7 @@ def check_lengths(batch: Batch, rows: int) -> None:
     """Raises a ValueError for the first field that does not have this many rows."""
     specs.count_rows("data", batch.data, rows)
     specs.count_rows("states", batch.states, rows)
-    for name in ("valid_mask", "record_index"):
+    for name in ("valid_mask", "record_index", "view"):
         value = getattr(batch, name)
         if value is not None and jnp.shape(value) != (rows,):
             raise ValueError(f"{name} must have shape ({rows},), got {jnp.shape(value)}")
@@ -103,7 +118,7 @@ def require_joinable(batches: Sequence[Batch]) -> None:
     for name in ("data", "states"):
         records = [jax.tree.map(_record_spec, getattr(batch, name)) for batch in batches]
         specs.require_same_spec(name, records, "batch")
-    for name in ("record_index", "metadata"):
+    for name in ("record_index", "view", "metadata"):
         without = [n for n, batch in enumerate(batches) if getattr(batch, name) is None]
         if without and len(without) < len(batches):
             raise ValueError(
@@ -150,20 +165,3 @@ def require_mask_of(rows: int, mask: Any) -> None:
             f"mask must be bool of shape ({rows},), got {jnp.result_type(mask)} of shape "
             f"{jnp.shape(mask)}"
         )
-
-
-def summary(batch: Batch) -> str:
-    """Rows, how many of them are valid, shapes and dtypes."""
-    try:
-        parts = [f"{batch.batch_size} rows"]
-        if not isinstance(batch.valid_mask, Tracer):
-            parts.append(f"{int(np.asarray(batch.valid_mask).sum())} valid")
-        parts.append(f"data={specs.spec_text(batch.data)}")
-        if jax.tree.leaves(batch.states):
-            parts.append(f"states={specs.spec_text(batch.states)}")
-        if batch.epoch is not None:
-            parts.append(f"epoch={batch.epoch}")
-        return f"Batch({', '.join(parts)})"
-    except (AttributeError, TypeError, IndexError):
-        # JAX fills pytrees with placeholders that have no shape.
-        return f"Batch(data={batch.data!r}, valid_mask={batch.valid_mask!r})"

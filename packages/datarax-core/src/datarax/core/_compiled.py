@@ -20,7 +20,7 @@ from datarax.core._explicit_axes import (
     sharded_like,
 )
 from datarax.core.element_batch import Batch
-from datarax.core.randomness import can_update
+from datarax.core.randomness import can_update, explicit_key
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
@@ -57,11 +57,11 @@ class Run:
         self._exchange = functools.lru_cache(64)(functools.partial(_recycling.exchange, function))
 
         def recycled(
-            given: list[Any], values: list[Any], kept: list[Any], structure: Any, own: Any
+            given: list[Any], values: list[Any], kept: list[Any], key: Any, structure: Any, own: Any
         ) -> tuple[list[Any], list[Any], Recipe]:
             for number, leaf in zip(own, given, strict=False):
                 kept.insert(number, leaf)
-            return function(values, structure.unflatten(kept))
+            return function(values, structure.unflatten(kept), key)
 
         # Without keep_unused, memory would be dropped along with the argument that nobody reads.
         static = ("structure", "own")
@@ -70,31 +70,38 @@ class Run:
         )
 
     def recycled(
-        self, owner: str, values: list[Any], batch: Batch, spent: Batch
+        self, owner: str, values: list[Any], batch: Batch, key: Any, spent: Batch
     ) -> tuple[list[Any], list[Any], Recipe]:
         """The same as `fresh`, in memory of `spent`."""
-        plan = self._exchange(*_recycling.kinds_of((values, batch)))
+        plan = self._exchange(*_recycling.kinds_of((values, batch, key)))
         given = _recycling.spent_arrays(owner, plan, batch, spent)
         own = plan.own if spent is batch else ()
         kept, structure = jax.tree.flatten(batch)
         for number in reversed(own):
             del kept[number]
-        return self._recycled(given, values, kept, structure=structure, own=own)
+        return self._recycled(given, values, kept, key, structure=structure, own=own)
 
 
 _runs: OrderedDict[Any, Run] = OrderedDict()
 
 
-def shared_run(graphdef: Any, state: Any) -> Run:
-    """The jitted call for this static part: a new one, or that of an equal operator before."""
+def shared_run(graphdef: Any, numbers: Any, state: Any) -> Run:
+    """The jitted call for this static part: a new one, or that of an equal operator before.
+
+    Args:
+      graphdef: the static part.
+      numbers: the numbers in it, with their types, which `graphdef` does not compare.
+      state: the Variables, of which types and metadata count.
+    """
+    static = graphdef, numbers
     try:
-        run = _runs.get(graphdef)
+        run = _runs.get(static)
     except TypeError:
         # An attribute that cannot be hashed: the operator keeps its compiled call for itself.
         return _compiled(graphdef, state)
     if run is None:
-        run = _runs[graphdef] = _compiled(graphdef, state)
-    _runs.move_to_end(graphdef)
+        run = _runs[static] = _compiled(graphdef, state)
+    _runs.move_to_end(static)
     while len(_runs) > MAX_SHARED_RUNS:
         _runs.popitem(last=False)
     return run
@@ -107,7 +114,8 @@ def _compiled(graphdef: Any, state: Any) -> Run:
         for path, leaf in nnx.to_flat_state(state)
     ]
 
-    def body(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
+    def body(values: Sequence[Any], batch: Batch, key: Any) -> tuple[list[Any], list[Any], Recipe]:
+        __tracebackhide__ = True
         filled = [
             (path, value if variable is None else variable.replace(value))
             for (path, variable), value in zip(empty, values, strict=True)
@@ -115,7 +123,7 @@ def _compiled(graphdef: Any, state: Any) -> Run:
         operator = nnx.merge(graphdef, nnx.from_flat_state(filled))
         own = variables_of(operator)
         with _recording.recording(batch.valid_mask) as recorder:
-            out = process(operator, batch)
+            out = process(operator, batch, key)
         _require_constants(operator, own)
         updated, advanced, counted = [], [], []
         for number, (leaf, old) in enumerate(zip(own, values, strict=True)):
@@ -134,12 +142,15 @@ def _compiled(graphdef: Any, state: Any) -> Run:
         recipe = Recipe(structure, sources, tuple(updated), tuple(advanced), tuple(counted))
         return [value_of(own[number]) for number in updated], fresh, recipe
 
-    def run(values: Sequence[Any], batch: Batch) -> tuple[list[Any], list[Any], Recipe]:
+    def run(
+        values: Sequence[Any], batch: Batch, key: Any = None
+    ) -> tuple[list[Any], list[Any], Recipe]:
+        __tracebackhide__ = True
         mesh = explicit_mesh(batch)
         if mesh is None:
-            return body(values, batch)
+            return body(values, batch, key)
         with automatic_axes(mesh) as brought:
-            updates, fresh, recipe = body(*brought((list(values), batch)))
+            updates, fresh, recipe = body(*brought((list(values), batch, key)))
         places = jax.tree_util.tree_leaves_with_path(recipe.structure.unflatten(recipe.sources))
         paths = [path for path, source in places if source < 0]
         fresh = sharded_like(mesh, batch, list(zip(paths, fresh, strict=True)))
@@ -166,18 +177,28 @@ def _same_leaves(new: Any, old: Any) -> bool:
     )
 
 
-def process(operator: OperatorModule, batch: Batch) -> Batch:
+def process(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Batch:
     """`apply_batch` without metadata in sight, and every valid record counted."""
+    __tracebackhide__ = True
     counter, recorder = operator._operation_count, _recording.active()
     before = counter.get_raw_value()
     if batch.metadata is not None or batch.batch_metadata is not None:
         batch = dataclasses.replace(batch, metadata=None, batch_metadata=None)
     mesh = explicit_mesh(batch)
-    out = operator.apply_batch(batch) if mesh is None else _on_mesh(operator, mesh, batch)
+    with explicit_key(key):
+        out = transformed(operator, batch) if mesh is None else _on_mesh(operator, mesh, batch)
     noted = recorder is not None and id(counter) in recorder.counted
     if counter.get_raw_value() is before and not noted:
         operator.count_operations(batch.valid_mask)
     return out
+
+
+def transformed(operator: OperatorModule[Any], batch: Batch) -> Batch:
+    """`apply_batch`, or what a stochastic operator does in its place in evaluation mode."""
+    __tracebackhide__ = True
+    if operator._passes_through():
+        return operator._passed_through(batch)
+    return operator.apply_batch(batch)
 
 
 def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch) -> Batch:
@@ -189,7 +210,7 @@ def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch) -> Batch:
         copies = [leaf for leaf in variables_of(inside) if isinstance(leaf, nnx.Variable)]
         before = [copy.get_raw_value() for copy in copies]
         inner = brought(batch)
-        out = inside.apply_batch(inner)
+        out = transformed(inside, inner)
     for variable, copy, old in zip(own, copies, before, strict=True):
         new = copy.get_raw_value()
         if new is old or (variable is operator._operation_count and not can_update(variable)):

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
+
+from datarax.core._exact import numbers_in
+
+LONGEST_OPTION = 60
 
 
 class ConstructorArguments:
     """Arguments of a constructor call, with snapshots of modules and streams among them.
 
-    All instances are equal: two modules of equal configuration share compiled functions, whatever
-    objects they were built from.
+    Two are equal if the numbers and strings in them are, types and signs included: modules of equal
+    configuration share compiled functions, whatever objects they were built from.
     """
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._args = tuple(map(snapshot, args))
         self._kwargs = {name: snapshot(value) for name, value in kwargs.items()}
+        self._numbers = numbers_in((args, kwargs))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ConstructorArguments)
+        return isinstance(other, ConstructorArguments) and self._numbers == other._numbers
 
     def __hash__(self) -> int:
-        return hash(ConstructorArguments)
+        return hash(self._numbers)
 
     def __repr__(self) -> str:
         return "ConstructorArguments()"
@@ -46,10 +53,57 @@ class ConstructorArguments:
         return kind(*arguments.args[1:], **arguments.kwargs)
 
 
+class ConstructorSignature:
+    """What `inspect.signature` and `help` show of a module's class: its constructor's arguments.
+
+    Flax's metaclass hides them behind `(*args, **kwargs)`. An instance has the signature of its
+    `__call__`.
+    """
+
+    def __get__(self, instance: object, owner: type[Any]) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")
+        signature = inspect.signature(owner.__init__)
+        parameters = list(signature.parameters.values())[1:]
+        return signature.replace(
+            parameters=[
+                parameter.replace(annotation=owner.config_class.__name__)
+                if parameter.name == "config"
+                else parameter
+                for parameter in parameters
+            ],
+            return_annotation=signature.empty,
+        )
+
+
+def description(module: Any) -> str:
+    """One line: the module's class, what of its config differs from the defaults, and its name."""
+    config = module.config
+    parts = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is dataclasses.MISSING or repr(value) != repr(default):
+            parts.append(f"{field.name}={_short(value)}")
+    if module.name is not None:
+        parts.append(f"name={module.name!r}")
+    return f"{type(module).__name__}({', '.join(parts)})"
+
+
+def _short(value: Any) -> str:
+    text = getattr(value, "__name__", None) if callable(value) else None
+    text = " ".join((text or repr(value)).split())
+    return text if len(text) <= LONGEST_OPTION else text[: LONGEST_OPTION - 3] + "..."
+
+
 def snapshot(value: Any) -> Any:
     """The same argument, with modules and streams copied so that nobody else changes them."""
     if isinstance(value, nnx.Module | nnx.Rngs):
         return nnx.clone(value)
-    if type(value) in (list, tuple) and value and all(isinstance(v, nnx.Module) for v in value):
-        return type(value)(nnx.clone(module) for module in value)
+    if type(value) in (list, tuple) and any(isinstance(v, nnx.Module) for v in value):
+        return type(value)(map(snapshot, value))
+    if isinstance(value, Mapping) and any(isinstance(v, nnx.Module) for v in value.values()):
+        return {name: snapshot(entry) for name, entry in value.items()}
     return value

@@ -24,8 +24,10 @@ from flax.nnx import tracers
 
 from datarax.core._cache import IdentityCache
 from datarax.core._compiled import Recipe, process, shared_run, variables_of
+from datarax.core._exact import numbers_in
 from datarax.core.element_batch import Batch
 from datarax.core.module import OperationCount, increased
+from datarax.core.randomness import is_member
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
@@ -52,7 +54,7 @@ class Binding:
         self.leaves = variables_of(operator)
         self._readers = [_reader(leaf) for leaf in self.leaves]
         self._placed: dict[int, tuple[np.generic, jax.Array | None]] = {}
-        self.run = shared_run(graphdef, state)
+        self.run = shared_run(graphdef, numbers_in(self._seen), state)
         self.cache = IdentityCache()
 
     def _attributes(self, operator: OperatorModule) -> list[Any]:
@@ -85,17 +87,17 @@ class Binding:
                 arguments[number] = array
         return arguments
 
-    def fetch_counts(self, batch: Batch) -> bool:
-        """Fetches operation counts from other devices than the batch's; False if there are none."""
+    def fetch(self, batch: Batch) -> bool:
+        """Fetches counts and keys from other devices than the batch's; False if there are none."""
         arrays = [leaf for leaf in jax.tree.leaves(batch) if isinstance(leaf, jax.Array)]
         if not arrays:
             return False
         fetched = False
         for leaf in self.leaves:
-            if isinstance(leaf, OperationCount):
-                count = leaf.get_raw_value()
-                near = _within_reach(count, arrays)
-                fetched |= near is not count
+            if isinstance(leaf, OperationCount | nnx.RngState):
+                value = leaf.get_raw_value()
+                near = _within_reach(value, arrays)
+                fetched |= near is not value
                 leaf.set_raw_value(near)
         return fetched
 
@@ -113,11 +115,16 @@ def _contents(node: Any) -> Any:
     return node if isinstance(node, list) else None
 
 
-def _within_reach(count: Any, arrays: Sequence[jax.Array]) -> Any:
-    """The count, on the host if it is on other devices than the arrays."""
+def _within_reach(value: Any, arrays: Sequence[jax.Array]) -> Any:
+    """The count or key, bound to no device if it is on others than the arrays."""
     devices = set().union(*(array.devices() for array in arrays))
-    elsewhere = isinstance(count, jax.Array) and count.devices() != devices
-    return np.asarray(count) if elsewhere else count
+    if not isinstance(value, jax.Array) or value.devices() == devices:
+        return value
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        words = np.asarray(jax.random.key_data(value))
+        return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(value))
+    host = np.asarray(value)
+    return host if host.ndim else host[()]
 
 
 def _reader(leaf: Any) -> Callable[[], Any]:
@@ -140,18 +147,20 @@ def forget_results(operator: OperatorModule) -> None:
         _bindings[operator].cache.clear()
 
 
-def call(operator: OperatorModule, batch: Batch) -> Batch:
+def call(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Batch:
     """Calls the operator: compiled when run eagerly, inline inside a trace."""
-    if not _EAGER.is_valid():
-        return _with_metadata(process(operator, batch), batch)
+    __tracebackhide__ = True
+    if not _EAGER.is_valid() or is_member():
+        return _with_metadata(process(operator, batch, key), batch)
     binding = _binding(operator)
     if operator.config.cacheable:
         return _assembled(batch, *_remembered(operator, binding, batch))
-    return _assembled(batch, *_made(binding, batch, binding.run.fresh))
+    return _assembled(batch, *_made(binding, batch, key, binding.run.fresh))
 
 
-def recycle(operator: OperatorModule, batch: Batch, spent: Batch) -> Batch:
+def recycle(operator: OperatorModule[Any], batch: Batch, spent: Batch, key: Any = None) -> Batch:
     """Calls the operator with the result in the memory of `spent`."""
+    __tracebackhide__ = True
     if not _EAGER.is_valid():
         raise ValueError(
             f"{operator._label()}.recycle cannot give memory away inside a trace, where the outer "
@@ -164,23 +173,24 @@ def recycle(operator: OperatorModule, batch: Batch, spent: Batch) -> Batch:
         )
     binding = _binding(operator)
     recycled = functools.partial(binding.run.recycled, operator._label(), spent=spent)
-    return _assembled(batch, *_made(binding, batch, recycled))
+    return _assembled(batch, *_made(binding, batch, key, recycled))
 
 
 def _made(
-    binding: Binding, batch: Batch, run: Callable[[list[Any], Batch], Result]
+    binding: Binding, batch: Batch, key: Any, run: Callable[[list[Any], Batch, Any], Result]
 ) -> tuple[list[Any], Recipe]:
     """What the compiled call makes, after the Variables have their new values."""
+    __tracebackhide__ = True
     values, result = binding.values(), None
     try:
-        result = run(binding.arguments(values), batch)
+        result = run(binding.arguments(values), batch, key)
     except ValueError:
-        # The counts may still be where an earlier batch was.
-        if not binding.fetch_counts(batch):
+        # Counts and streams may still be where an earlier batch was.
+        if not binding.fetch(batch):
             raise
     if result is None:
         values = binding.values()
-        result = run(binding.arguments(values), batch)
+        result = run(binding.arguments(values), batch, key)
     updates, fresh, recipe = result
     for number, value in zip(recipe.updated, updates, strict=True):
         binding.leaves[number].set_raw_value(value)
@@ -223,7 +233,7 @@ def _remembered(
     if result is not None:
         _count(binding, result[1], batch.valid_mask)
         return result
-    fresh, recipe = _made(binding, batch, binding.run.fresh)
+    fresh, recipe = _made(binding, batch, None, binding.run.fresh)
     if not recipe.updated and not recipe.advanced:
         binding.cache.put(structure, inputs, fixed, (fresh, recipe))
     return fresh, recipe

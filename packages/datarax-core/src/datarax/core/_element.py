@@ -9,8 +9,10 @@ from typing import Any, Self
 
 import jax
 
+from datarax.core._summary import summary
 
-@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True, weakref_slot=True)
 class Element:
     """One record.
 
@@ -31,6 +33,9 @@ class Element:
     data: Any
     state: Any = field(default_factory=dict)
     metadata: Any = None
+
+    def __repr__(self) -> str:
+        return summary(self, ("data", "state"))
 
     def replace(self, **fields: Any) -> Self:
         """Returns a copy with other values for the named fields."""

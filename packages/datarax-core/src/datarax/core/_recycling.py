@@ -34,8 +34,8 @@ class Exchange:
 
 def exchange(run: Callable[..., Any], structure: Any, kinds: tuple[Any, ...]) -> Exchange:
     """Finds out by tracing `run` on arguments of this structure, shapes and dtypes."""
-    values, batch = structure.unflatten([jax.ShapeDtypeStruct(*kind) for kind in kinds])
-    _, made, recipe = jax.eval_shape(run, values, batch)
+    values, batch, key = structure.unflatten([jax.ShapeDtypeStruct(*kind) for kind in kinds])
+    _, made, recipe = jax.eval_shape(run, values, batch, key)
     made = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in made]
     paths = _paths(recipe.structure.unflatten(recipe.sources))
     numbers = [number for number, source in enumerate(recipe.sources) if source < 0]

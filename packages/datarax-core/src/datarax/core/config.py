@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flax import nnx
 
 from datarax.core import _sole_owner as _sole_owner
+from datarax.core._exact import Exact as Exact
 from datarax.core._statistics_values import FrozenStatistics, frozen_statistics
 
 if TYPE_CHECKING:

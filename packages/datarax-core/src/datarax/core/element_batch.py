@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import KeysView, Mapping, Sequence
+from collections.abc import ItemsView, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,13 @@ from datarax.core import _sole_owner as _sole_owner
 from datarax.core._element import Element as Element
 from datarax.core._element import register
 from datarax.core._explicit_axes import take
+from datarax.core._summary import summary
 
 __all__ = ["Batch", "Element"]
 
 RESERVED_FIELD = "valid_mask"
+
+_MISSING: Any = object()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +40,7 @@ class Batch:
       states: pytree of arrays `(batch, ...)` that travels with the records.
       valid_mask: bool `(batch,)`, False where a row is padding.
       record_index: uint32 `(batch,)`, each record's number in its source, or None.
+      view: uint32 `(batch,)`, which copy of its record each row is, or None.
       epoch: uint32 scalar, or None.
       batch_state: pytree of arrays without a batch axis.
       metadata: one Python object a row, or None.
@@ -50,13 +54,23 @@ class Batch:
     """
 
     data: Any
-    states: Any
-    valid_mask: Bool[np.ndarray | jax.Array, " batch"]
+    states: Any = field(default_factory=dict)
+    valid_mask: Bool[np.ndarray | jax.Array, " batch"] = _MISSING
     record_index: UInt32[np.ndarray | jax.Array, " batch"] | None = None
+    view: UInt32[np.ndarray | jax.Array, " batch"] | None = None
     epoch: UInt32[np.ndarray | jax.Array, ""] | None = None
     batch_state: Any = field(default_factory=dict)
     metadata: tuple[Any, ...] | None = None
     batch_metadata: Any = None
+
+    def __post_init__(self) -> None:
+        # No more than this: JAX makes batches of tracers and placeholders.
+        if self.valid_mask is _MISSING:
+            raise TypeError(
+                f"Batch({type(self.data).__name__}, ...) lacks its valid_mask; make a batch of "
+                "records with Batch.from_elements(elements), of arrays (batch, ...) with "
+                "Batch.from_arrays(data)"
+            )
 
     @classmethod
     def from_arrays(
@@ -66,21 +80,24 @@ class Batch:
         states: Any = None,
         valid_mask: Any = None,
         record_index: Any = None,
+        view: Any = None,
         epoch: Any = None,
         batch_state: Any = None,
-        metadata: Sequence[Any] | None = None,
+        metadata: Sequence[Any] | np.ndarray | None = None,
         batch_metadata: Any = None,
     ) -> Self:
         """Makes a batch from arrays that have the batch as axis 0.
 
         Args:
-          data: pytree of arrays `(batch, ...)`, NumPy or JAX; neither copied nor moved.
+          data: pytree of arrays `(batch, ...)`, NumPy or JAX; neither copied nor moved. A list of
+            numbers is one column.
           states: pytree of arrays `(batch, ...)`.
           valid_mask: bool `(batch,)`; all rows are valid if left out.
-          record_index: integers `(batch,)` from 0 to 2**32 - 1.
+          record_index: integers `(batch,)` from 0 to 2**32 - 1, of any integer type.
+          view: integers `(batch,)` of the same kind: which copy of its record each row is.
           epoch: integer from 0 to 2**32 - 1.
           batch_state: pytree of arrays without a batch axis.
-          metadata: one Python object a row.
+          metadata: one Python object a row, in a sequence or an array of any dtype.
           batch_metadata: any Python object.
 
         Raises:
@@ -88,7 +105,7 @@ class Batch:
           ValueError: if there is no row, if rows differ in number, if a field is called
             `valid_mask`, or if an integer does not fit its type.
         """
-        data = specs.as_leaves("data", data)
+        data = specs.as_leaves("data", _batch_checks.with_columns(data))
         if isinstance(data, Mapping) and RESERVED_FIELD in data:
             raise ValueError(
                 "data must not have a field 'valid_mask', the name under which as_dict() puts the "
@@ -104,6 +121,7 @@ class Batch:
             states={} if states is None else specs.as_leaves("states", states),
             valid_mask=_batch_checks.all_valid(rows) if valid_mask is None else valid_mask,
             record_index=_batch_checks.as_uint32("record_index", record_index),
+            view=_batch_checks.as_uint32("view", view),
             epoch=_batch_checks.as_uint32("epoch", epoch),
             batch_state={} if batch_state is None else specs.as_leaves("batch_state", batch_state),
             metadata=_batch_checks.as_entries(metadata),
@@ -144,7 +162,26 @@ class Batch:
     def __len__(self) -> int:
         return self.batch_size
 
-    def __getitem__(self, name: str) -> Any:
+    @overload
+    def __getitem__(self, name: str) -> Any: ...
+
+    @overload
+    def __getitem__(self, name: slice[Any, Any, Any]) -> Self: ...
+
+    def __getitem__(self, name: str | slice[Any, Any, Any]) -> Any:
+        """A field by its name, or the rows of a slice as a batch.
+
+        Raises:
+          KeyError: if there is no such field, listing those there are.
+          TypeError: for anything else than a name or a slice.
+        """
+        if isinstance(name, slice):
+            return self._rows(name)
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a batch is read by field, batch['image'], or by rows, batch[2:5], got {name!r}; "
+                "use batch.element(2) for one record"
+            )
         fields = self._fields()
         if name not in fields:
             raise KeyError(f"no field {name!r}; there are {sorted(fields)}")
@@ -159,6 +196,14 @@ class Batch:
     def keys(self) -> KeysView[str]:
         """Names of the data fields."""
         return self._fields().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The data fields."""
+        return self._fields().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Names and values of the data fields."""
+        return self._fields().items()
 
     def as_dict(self) -> dict[str, Any]:
         """The data fields and `valid_mask` in one dict, as in a batcher's `batch_spec`.
@@ -186,7 +231,7 @@ class Batch:
         for name, value in fields.items():
             if name == "valid_mask":
                 fields[name] = _batch_checks.narrowed(self.valid_mask, value)
-            elif name in ("record_index", "epoch"):
+            elif name in ("record_index", "view", "epoch"):
                 fields[name] = _batch_checks.as_uint32(name, value)
             elif name in ("data", "states", "batch_state"):
                 fields[name] = specs.as_leaves(name, value)
@@ -256,6 +301,7 @@ class Batch:
             states=taken(self.states),
             valid_mask=taken(self.valid_mask),
             record_index=taken(self.record_index),
+            view=taken(self.view),
             metadata=metadata,
         )
 
@@ -265,7 +311,7 @@ class Batch:
 
         Raises:
           ValueError: if there is no batch; if they differ in structure, dtype or record shape; if
-            only some have `record_index` or `metadata`; or if what belongs to a whole batch
+            only some have `record_index`, `view` or `metadata`; or if what belongs to a whole batch
             (`epoch`, `batch_state`, `batch_metadata`) is not the same in all.
         """
         batches = list(batches)
@@ -286,11 +332,12 @@ class Batch:
             states=joined("states"),
             valid_mask=joined("valid_mask"),
             record_index=joined("record_index"),
+            view=joined("view"),
             metadata=metadata,
         )
 
     def __repr__(self) -> str:
-        return _batch_checks.summary(self)
+        return summary(self, ("data", "states"))
 
 
 register(Batch, host_only=("metadata", "batch_metadata"))

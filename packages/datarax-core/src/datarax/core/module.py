@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ from flax import nnx
 from jaxtyping import Array, Bool
 
 from datarax.core import _recording, randomness
-from datarax.core._construction import ConstructorArguments
+from datarax.core._construction import ConstructorArguments, ConstructorSignature, description
 from datarax.core._statistics_values import frozen_statistics
 from datarax.core.config import DataraxModuleConfig
 from datarax.core.state import Statistics, read_state, transfer_state, write_state
+
+ConfigT = TypeVar("ConfigT", bound=DataraxModuleConfig)
 
 
 class OperationCount(nnx.Variable[Any]):
@@ -36,7 +38,7 @@ def increased(count: Any, applied: Any, skipped: Any = 0) -> Any:
     return jnp.stack([low, count[:, 1] + (low < more).astype(jnp.uint32)], axis=1)
 
 
-class DataraxModule(nnx.Module):
+class DataraxModule(nnx.Module, Generic[ConfigT]):
     """An `nnx.Module` built from a frozen config.
 
     Holds random streams of its own, statistics and operation counts, all of them part of its
@@ -44,8 +46,13 @@ class DataraxModule(nnx.Module):
 
     Args:
       config: what the module shall do.
-      rngs: streams to derive its own from; they are not advanced. Needed if it is stochastic.
+      rngs: streams to derive its own from, which advance as for every NNX layer. Needed if it is
+        stochastic.
       name: what to call it in messages.
+
+    Attributes:
+      config_class: what `config` must be; set it in a subclass, as in
+        `class Mine(OperatorModule[MyConfig]): config_class = MyConfig`.
 
     Raises:
       TypeError: if `config` or `rngs` is of the wrong type.
@@ -56,6 +63,8 @@ class DataraxModule(nnx.Module):
     0.5
     """
 
+    config_class: ClassVar[type[DataraxModuleConfig]] = DataraxModuleConfig
+    __signature__ = ConstructorSignature()
     _constructor: ConstructorArguments
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -64,16 +73,13 @@ class DataraxModule(nnx.Module):
         return self
 
     def __init__(
-        self,
-        config: DataraxModuleConfig,
-        *,
-        rngs: nnx.Rngs | None = None,
-        name: str | None = None,
+        self, config: ConfigT, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        if not isinstance(config, DataraxModuleConfig):
+        if not isinstance(config, self.config_class):
+            wanted = self.config_class.__name__
             raise TypeError(
-                f"config of {type(self).__name__} must be a DataraxModuleConfig, "
-                f"got {type(config).__name__}"
+                f"config of {type(self).__name__} must be {'an' if wanted[0] in 'AEIO' else 'a'} "
+                f"{wanted}, got {type(config).__name__}"
             )
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, got {type(name).__name__} {name!r}")
@@ -81,15 +87,16 @@ class DataraxModule(nnx.Module):
             raise TypeError(
                 f"rngs must be nnx.Rngs or None, got {type(rngs).__name__}; pass nnx.Rngs(0)"
             )
-        # Subclasses have configs of their own types.
-        self.config: Any = config
+        self.config: ConfigT = config
         self.name = name
         self.stochastic: bool = getattr(config, "stochastic", False)
         self.stream_name: str | None = None
         if self.stochastic:
             self.stream_name = getattr(config, "stream_name", None) or randomness.DEFAULT_STREAM
         streams = self.requires_rng_streams()
-        self.rngs = randomness.own_streams(self._label(), rngs, streams) if streams else None
+        self.rngs = (
+            randomness.own_streams(self._label(), type(self), rngs, streams) if streams else None
+        )
         self._operation_count = OperationCount(np.zeros((2, 2), np.uint32))
         statistics = config.precomputed_stats
         self._statistics = Statistics(
@@ -97,6 +104,9 @@ class DataraxModule(nnx.Module):
         )
         if isinstance(config.batch_stats_fn, nnx.Module):
             self._batch_stats_module = config.batch_stats_fn
+
+    def __repr__(self) -> str:
+        return description(self)
 
     def _label(self) -> str:
         return type(self).__name__ + (f" {self.name!r}" if self.name else "")
@@ -207,6 +217,8 @@ class DataraxModule(nnx.Module):
         """
         new = self._constructor.rebuilt(type(self), config=config, rngs=rngs)
         new.name = self.name if name is None else name
+        if getattr(self, "deterministic", False):
+            new.eval()
         transfer_state(self, new, self._keeps(config, rngs))
         return new
 

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
-from datarax.core import _dispatch, randomness
+from datarax.core import _dispatch, _plain, randomness
+from datarax.core._code import asks_for_none
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.module import DataraxModule
 
+OperatorConfigT = TypeVar("OperatorConfigT", bound=OperatorConfig)
 
-class OperatorModule(DataraxModule):
+
+class OperatorModule(DataraxModule[OperatorConfigT]):
     """Base class of operators: implement `apply`, and `generate_random_params` if stochastic.
 
     `op(batch)` runs `apply_batch` as one compiled call; inside a caller's `jax.jit`, `nnx.jit`,
-    `jax.grad`, `jax.lax.scan` or `shard_map` it is traced inline, with the same result. If the
-    batch has a `record_index`, a record's random parameters depend on the operator's base key, the
-    epoch and the record alone; otherwise each call draws the next key of the operator's stream.
+    `jax.grad`, `jax.lax.scan` or `shard_map` it is traced inline, with the same result. A plain
+    dict of arrays comes back as a plain dict. With `op(batch, key=key)` all randomness comes from
+    that key. Otherwise, if the batch has a `record_index`, a record's random parameters depend on
+    the operator's base key, the epoch, the record and its view alone; and if it has none, each call
+    draws the next key of the operator's stream.
 
     Args:
       config: what the operator shall do.
-      rngs: streams to derive its own from; needed if `config.stochastic`.
+      rngs: streams to derive its own from, which advance; needed if `config.stochastic`.
       name: what to call it in messages.
 
     Attributes:
       per_record_params: set it to False in a subclass whose random parameters are drawn once for
         the whole batch; with a `record_index`, the key is then that of the first valid record.
+      optional_randomness: set it to True in a subclass that has a `generate_random_params` and also
+        works with `stochastic=False`, unless its `apply` asks whether `random_params is None`.
+      deterministic: whether stochastic operators pass records through, as `op.eval()`,
+        `op.train()` and `nnx.view` set it.
+
+    Raises:
+      TypeError: if `config` is no `OperatorConfig`.
+      ValueError: if `config.stochastic` and `rngs` lacks the stream; or if the class has a
+        `generate_random_params` that nothing would call.
 
     >>> import numpy as np
     >>> class Double(OperatorModule):
@@ -42,17 +56,37 @@ class OperatorModule(DataraxModule):
     [2.0, 4.0]
     """
 
+    config_class = OperatorConfig
     per_record_params: bool = True
+    optional_randomness: bool = False
 
     def __init__(
-        self, config: OperatorConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
+        self,
+        config: OperatorConfigT,
+        *,
+        rngs: nnx.Rngs | None = None,
+        name: str | None = None,
     ) -> None:
-        if not isinstance(config, OperatorConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be an OperatorConfig, "
-                f"got {type(config).__name__}"
-            )
         super().__init__(config, rngs=rngs, name=name)
+        self.deterministic = False
+        if not self.stochastic and not self._works_without_draws():
+            raise ValueError(
+                f"{self._label()} has a generate_random_params, which is never called with "
+                f"stochastic=False; write {type(config).__name__}(stochastic=True, ...), or set "
+                "optional_randomness = True in the class if it also works without"
+            )
+
+    def _works_without_draws(self) -> bool:
+        draw = type(self).generate_random_params
+        if draw is OperatorModule.generate_random_params or self.optional_randomness:
+            return True
+        transforms = (getattr(type(self), name, None) for name in ("apply", "transform_field"))
+        return any(asks_for_none(transform, "random_params") for transform in transforms)
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view(op, deterministic=...)` calls on its copy."""
+        if deterministic is not None:
+            self.deterministic = deterministic
 
     def apply(
         self,
@@ -111,7 +145,10 @@ class OperatorModule(DataraxModule):
           TypeError: if `batch` is not a `Batch`.
           ValueError: if the operator must draw from its stream where the stream cannot advance.
         """
+        __tracebackhide__ = True
         require_batch(self, batch)
+        if self._passes_through():
+            return self._passed_through(batch)
         if stats is None:
             stats = self.get_statistics()
         with self._random_params(batch) as random_params:
@@ -119,25 +156,66 @@ class OperatorModule(DataraxModule):
         self.count_operations(batch.valid_mask, self.applied_records(random_params))
         return batch.replace(data=data, states=states)
 
+    def pass_through(self, batch: Batch) -> Batch:
+        """What a stochastic operator does in evaluation mode: nothing.
+
+        Override it where the result must have another form than the batch; count nothing.
+        """
+        return batch
+
+    def _passes_through(self) -> bool:
+        return self.stochastic and self.deterministic
+
+    def _passed_through(self, batch: Batch) -> Batch:
+        out = self.pass_through(batch)
+        self.count_operations(batch.valid_mask, applied=jnp.zeros(len(batch), bool))
+        return out
+
+    def _draws(self) -> bool:
+        """Whether a call needs randomness; compositions override it."""
+        return self.stochastic and not self.deterministic
+
+    def _stream(self) -> nnx.RngStream:
+        assert self.rngs is not None
+        assert self.stream_name is not None
+        return self.rngs[self.stream_name]
+
+    def _base_key(self) -> Key[Array, ""]:
+        """The key for `record_keys`: the call's explicit one, or the operator's own."""
+        given = randomness.given_key(type(self))
+        if given is not None:
+            return given
+        return randomness.told_apart(self._stream().key.get_value())
+
+    @contextmanager
+    def _call_key(self) -> Iterator[Key[Array, ""]]:
+        """The key of this call: the explicit one, or the next of the stream, which then advances.
+
+        The stream stays where it is if the block raises.
+        """
+        given = randomness.given_key(type(self))
+        if given is not None:
+            yield given
+            return
+        with randomness.call_key(self._label(), self._stream()) as key:
+            yield key
+
     @contextmanager
     def _random_params(self, batch: Batch) -> Iterator[PyTree]:
         """The batch's random parameters; the stream advances if it was used and nothing raised."""
         if not self.stochastic:
             yield None
             return
-        assert self.rngs is not None
-        assert self.stream_name is not None
-        stream = self.rngs[self.stream_name]
         rows = batch.batch_size
         shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), batch.data)
         if batch.record_index is None:
-            with randomness.call_key(self._label(), stream) as key:
+            with self._call_key() as key:
                 params = self.generate_random_params(key, shapes)
                 yield self._checked_params(params, rows) if self.per_record_params else params
             return
-        base, epoch, index = stream.key.get_value(), batch.epoch, batch.record_index
+        numbers = self._base_key(), batch.epoch, batch.record_index, batch.view
         if not self.per_record_params:
-            key = randomness.first_valid_key(base, epoch, index, batch.valid_mask)
+            key = randomness.first_valid_key(*numbers, batch.valid_mask)
             yield self.generate_random_params(key, shapes)
             return
         shapes = jax.tree.map(lambda leaf: (1, *leaf.shape[1:]), batch.data)
@@ -146,7 +224,7 @@ class OperatorModule(DataraxModule):
             params = self._checked_params(self.generate_random_params(key, shapes), 1)
             return jax.tree.map(lambda leaf: leaf[0], params)
 
-        yield jax.vmap(one)(randomness.record_keys(base, epoch, index))
+        yield jax.vmap(one)(randomness.record_keys(*numbers))
 
     def _checked_params(self, params: PyTree, rows: int) -> PyTree:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -162,11 +240,13 @@ class OperatorModule(DataraxModule):
     def _map_records(
         self, batch: Batch, random_params: PyTree, stats: dict[str, Any] | None
     ) -> tuple[PyTree, PyTree]:
+        __tracebackhide__ = True
         mapped, shared = random_params, None
         if not self.per_record_params:
             mapped, shared = None, random_params
 
         def one(record: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            __tracebackhide__ = True
             data, state, params = record
             return apply_record(self, data, state, shared if params is None else params, stats)
 
@@ -231,18 +311,43 @@ class OperatorModule(DataraxModule):
         """
         return input_spec
 
-    def __call__(self, batch: Batch) -> Batch:
+    @overload
+    def __call__(self, batch: Batch, *, key: Key[Array, ""] | None = None) -> Batch: ...
+
+    @overload
+    def __call__(
+        self, batch: Mapping[str, Any], *, key: Key[Array, ""] | None = None
+    ) -> dict[str, Any]: ...
+
+    def __call__(
+        self, batch: Batch | Mapping[str, Any], *, key: Key[Array, ""] | None = None
+    ) -> Batch | dict[str, Any]:
         """Transforms a batch: `apply_batch`, compiled once for each shape.
 
-        Raises:
-          TypeError: if `batch` is not a `Batch`.
-          ValueError: if the operator must draw from its stream where the stream cannot advance.
-        """
-        require_batch(self, batch)
-        self._check_values(batch)
-        return _dispatch.call(self, batch)
+        Args:
+          batch: the records, as a `Batch` or as a dict of arrays `(batch, ...)`: NumPy, JAX or
+            torch. A field `valid_mask` of the dict, bool `(batch,)`, tells records from padding.
+          key: what to draw from in place of the operator's stream, typed or raw; a deterministic
+            operator ignores it. The result is a pure function of key and batch.
 
-    def recycle(self, batch: Batch, spent: Batch) -> Batch:
+        Returns:
+          A `Batch`; or, for a dict, a dict of the transformed fields, with `valid_mask` if it had
+          one, and with what the operator leaves in `states`.
+
+        Raises:
+          TypeError: if `batch` is neither, or `key` is no key.
+          ValueError: if a dict's fields are no batch; or if the operator must draw from its stream
+            where the stream cannot advance.
+        """
+        __tracebackhide__ = True
+        records = batch if isinstance(batch, Batch) else _plain.as_batch(self._label(), batch)
+        self._check_values(records)
+        out = _dispatch.call(self, records, self._checked_key(key))
+        if records is batch:
+            return out
+        return _plain.as_fields(self._label(), out, batch)
+
+    def recycle(self, batch: Batch, spent: Batch, *, key: Key[Array, ""] | None = None) -> Batch:
         """`op(batch)`, written into the memory of arrays that nobody needs any more.
 
         Above some 30 MB, fresh memory costs several times the work itself. In a loop that is done
@@ -253,6 +358,7 @@ class OperatorModule(DataraxModule):
           batch: the records.
           spent: an earlier result of the same shapes, or `batch` itself. Its arrays that the
             operator makes anew are deleted; those that it passes through stay.
+          key: see `__call__`.
 
         Returns:
           What `op(batch)` returns.
@@ -263,10 +369,17 @@ class OperatorModule(DataraxModule):
             trace; if the operator is `cacheable`; besides all that the operator raises. Nothing is
             given away then.
         """
+        __tracebackhide__ = True
         require_batch(self, batch)
         require_batch(self, spent)
         self._check_values(batch)
-        return _dispatch.recycle(self, batch, spent)
+        return _dispatch.recycle(self, batch, spent, self._checked_key(key))
+
+    def _checked_key(self, key: Any) -> Key[Array, ""] | None:
+        if key is None:
+            return None
+        key = randomness.as_key(key)
+        return key if self._draws() else None
 
     def _check_values(self, batch: Batch) -> None:
         """Raises if values, which a trace does not see, are wrong; checks nothing by default."""
@@ -288,6 +401,7 @@ def apply_record(
     operator: OperatorModule, data: PyTree, state: PyTree, params: PyTree, stats: Any
 ) -> tuple[PyTree, PyTree]:
     """Calls `apply` without metadata and checks the form of its result."""
+    __tracebackhide__ = True
     result = operator.apply(data, state, None, params, stats)
     if not isinstance(result, tuple) or len(result) != 3:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Keys: what an operator draws from, for a call, for a record and for a batch.
+"""Keys, and exact draws from them: for authors of operators, batchers and sources.
 
 An operator owns one `nnx.Rngs` with just the streams that it needs. A stream's key is the
 operator's base key and its count the number of calls, so what others draw can never change it.
@@ -6,6 +6,7 @@ operator's base key and its count the number of calls, so what others draw can n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,13 +30,38 @@ from datarax.core._threefry import random_words as random_words
 
 DEFAULT_STREAM = "default"
 
-_ordinal: ContextVar[int] = ContextVar("datarax_stage_ordinal", default=0)
+_ordinal: ContextVar[int] = ContextVar("datarax_ordinal", default=0)
+_given: ContextVar[Key[Array, ""] | None] = ContextVar("datarax_given_key", default=None)
 
 
-def own_streams(owner: str, rngs: nnx.Rngs | None, names: Sequence[str]) -> nnx.Rngs:
-    """Copies of the named streams (of "default" where one is missing) that only `owner` advances.
+class OwnRngs(nnx.Rngs):
+    """The streams of one module."""
 
-    The given `rngs` are not advanced, and the number of draws made from them has no influence.
+    def set_view(self) -> None:
+        """Has no mode; without this, `nnx.view` takes the name for a stream's and advances it."""
+
+
+def class_word(kind: type[Any]) -> np.uint32:
+    """What keys are folded with for a class: a hash of its name, not of its module."""
+    return np.uint32(crc32(kind.__name__.encode()))
+
+
+def own_streams(
+    owner: str, kind: type[Any], rngs: nnx.Rngs | None, names: Sequence[str]
+) -> nnx.Rngs:
+    """Streams that only one module advances, from the next keys of the given ones.
+
+    Args:
+      owner: what the errors call the module.
+      kind: its class, whose name the keys are folded with, so that modules of different classes
+        never draw the same numbers, nor do two of one class from one `nnx.Rngs`.
+      rngs: where the named streams are taken from ("default" where one is missing); each advances,
+        as for every NNX layer.
+      names: which streams.
+
+    Raises:
+      TypeError: if `rngs` is no `nnx.Rngs`.
+      ValueError: if `rngs` is None, lacks a stream, or is split.
     """
     if rngs is None:
         raise ValueError(
@@ -49,14 +75,14 @@ def own_streams(owner: str, rngs: nnx.Rngs | None, names: Sequence[str]) -> nnx.
     owned = {}
     for name in names:
         source = rngs[name] if name in available else rngs[DEFAULT_STREAM]
-        key = source.key.get_value()
-        if key.ndim:
+        if source.key.get_value().ndim:
             raise ValueError(
-                f"stream {name!r} of {owner} must hold one key, got shape {key.shape}; build the "
-                "operator with rngs that are not split"
+                f"stream {name!r} of {owner} must hold one key, got shape "
+                f"{source.key.get_value().shape}; build the operator with rngs that are not split"
             )
+        key = jax.random.fold_in(source(), class_word(kind))
         owned[name] = jax.random.fold_in(key, np.uint32(crc32(name.encode())))
-    own = nnx.Rngs(**owned)
+    own = OwnRngs(**owned)
     for name in names:
         # On the host: a count on the device would be one more buffer in and out of every call.
         own[name].count.set_raw_value(np.uint32(0))  # pyright: ignore[reportArgumentType]
@@ -82,6 +108,105 @@ def can_update(variable: nnx.Variable[Any]) -> bool:
     return True
 
 
+def as_key(key: Any) -> Key[Array, ""]:
+    """A typed key from a typed or a raw one.
+
+    Args:
+      key: what `jax.random.key` or `jax.random.PRNGKey` returns. A raw key of two words is a
+        threefry key, one of four words an rbg key (unsafe_rbg where that is JAX's default).
+
+    Raises:
+      TypeError: if it is neither.
+      ValueError: if it is not one key.
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (dtype == np.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+        raise TypeError(
+            f"key must be a key of jax.random.key(seed) or jax.random.PRNGKey(seed), got "
+            f"{type(key).__name__}{'' if dtype is None else f' of {dtype}'}"
+        )
+    if dtype == np.uint32 and key.shape in ((2,), (4,)):
+        raw = THREEFRY if key.shape == (2,) else "rbg"
+        standard: str = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+        impl = standard if raw in standard else raw
+        return jax.random.wrap_key_data(jnp.asarray(key), impl=impl)
+    if dtype == np.uint32 or key.ndim:
+        raise ValueError(
+            f"key must be one key, got shape {key.shape}; pass one of jax.random.split(key), or "
+            "map over them with jax.vmap"
+        )
+    return key
+
+
+@contextmanager
+def explicit_key(key: Key[Array, ""] | None) -> Iterator[None]:
+    """Lets the operators called inside draw from this typed key alone; None changes nothing."""
+    token = _given.set(_given.get() if key is None else key)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def given_key(kind: type[Any]) -> Key[Array, ""] | None:
+    """The explicit key of the call that runs, as an operator of this class draws from it."""
+    given = _given.get()
+    return None if given is None else fold_in(given, class_word(kind))
+
+
+@contextmanager
+def member(owner: type[Any], same_class: int, same_key: int) -> Iterator[None]:
+    """Lets a member of a composition draw numbers of its own.
+
+    Args:
+      owner: the composition's class.
+      same_class: how many members before it have its class, by which explicit keys differ.
+      same_key: its number among `ordinals`, by which equal base keys differ.
+    """
+    given = given_key(owner)
+    if given is not None:
+        given = fold_in(given, np.uint32(1 + same_class))
+    tokens = _given.set(given), _ordinal.set(_ordinal.get() + same_key)
+    try:
+        yield
+    finally:
+        _given.reset(tokens[0])
+        _ordinal.reset(tokens[1])
+
+
+def is_member() -> bool:
+    """Whether a composition has said what a call draws from, which no compiled call knows."""
+    return _given.get() is not None or _ordinal.get() != 0
+
+
+def ordinals(modules: Sequence[nnx.Module]) -> tuple[int, ...]:
+    """For each module, 0 if none before it has a base key in common, else a number of its own.
+
+    Keys of modules within modules count too.
+    """
+    taken: Counter[Any] = Counter()
+    numbers = []
+    for module in modules:
+        held = Counter(
+            _identity(leaf.get_raw_value())
+            for _, leaf in nnx.to_flat_state(nnx.state(module))
+            if isinstance(leaf, nnx.RngKey)
+        )
+        number = max((taken[key] for key in held), default=0)
+        taken |= Counter({key: number + times for key, times in held.items()})
+        numbers.append(number)
+    return tuple(numbers)
+
+
+def _identity(key: jax.Array) -> tuple[str, bytes]:
+    return str(jax.random.key_impl(key)), jax.device_get(jax.random.key_data(key)).tobytes()
+
+
+def told_apart(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The key, folded with the number of the `member` that draws from it if that is not 0."""
+    return fold_in(key, np.uint32(_ordinal.get())) if _ordinal.get() else key
+
+
 @contextmanager
 def call_key(owner: str, stream: nnx.RngStream) -> Iterator[Key[Array, ""]]:
     """The key of the stream's next call; the call counts if the block does not raise."""
@@ -89,10 +214,11 @@ def call_key(owner: str, stream: nnx.RngStream) -> Iterator[Key[Array, ""]]:
     if not can_update(stream.count):
         raise ValueError(
             f"{owner} cannot advance its random stream inside a jax.jit (or grad, vmap, scan) that "
-            "closes over it, so every call would draw the same numbers; use nnx.jit (nnx.grad, "
-            "...) with the operator as an argument, or give the batch a record_index"
+            "closes over it, so every call would draw the same numbers; pass a key, as in "
+            "op(batch, key=key), use nnx.jit (nnx.grad, ...) with the operator as an argument, or "
+            "give the batch a record_index and an epoch"
         )
-    yield fold_in(stream.key.get_value(), count)
+    yield told_apart(fold_in(stream.key.get_value(), count))
     following = count + count.dtype.type(1)
     stream.count.set_value(following)
     recorder = _recording.active()
@@ -100,42 +226,47 @@ def call_key(owner: str, stream: nnx.RngStream) -> Iterator[Key[Array, ""]]:
         recorder.drew(stream.count, following)
 
 
-@contextmanager
-def stage_ordinal(ordinal: int) -> Iterator[None]:
-    """Tells apart stages of a pipeline that share a base key; the first is 0, like no pipeline."""
-    token = _ordinal.set(ordinal)
-    try:
-        yield
-    finally:
-        _ordinal.reset(token)
-
-
 def record_keys(
     base: Key[Array, ""],
     epoch: UInt32[np.ndarray | Array, ""] | None,
     record_index: UInt32[np.ndarray | Array, "*batch"],
+    view: UInt32[np.ndarray | Array, "*batch"] | None = None,
 ) -> Key[Array, "*batch"]:
-    """One threefry key a record: a pure function of base key, epoch and record index.
+    """One threefry key a record: a pure function of base key, epoch, record and view.
 
     Threefry whatever the implementation of the base key, because random bits of an rbg key depend,
     under `vmap`, on the other keys of the batch.
+
+    Args:
+      base: the base key.
+      epoch: the epoch; None is epoch 0.
+      record_index: the numbers of the records.
+      view: which copy of its record each row is; 0 gives the keys of None.
     """
     words = jax.random.key_data(base)
     key = jax.random.wrap_key_data(words[:2], impl=THREEFRY)
     for word in words[2:]:
         key = fold_in(key, word)
-    if _ordinal.get():
-        key = fold_in(key, np.uint32(_ordinal.get()))
     key = fold_in(key, np.uint32(0) if epoch is None else epoch)
-    return fold_in(key, record_index)
+    keys = fold_in(key, record_index)
+    if view is None:
+        return keys
+    view = jnp.asarray(view)
+    first, others = jax.random.key_data(keys), jax.random.key_data(fold_in(keys, view))
+    words = jnp.where((view == 0)[..., None], first, others)
+    return jax.random.wrap_key_data(words, impl=THREEFRY)
 
 
 def first_valid_key(
     base: Key[Array, ""],
     epoch: UInt32[np.ndarray | Array, ""] | None,
     record_index: UInt32[np.ndarray | Array, " batch"],
+    view: UInt32[np.ndarray | Array, " batch"] | None,
     valid_mask: Bool[np.ndarray | Array, " batch"],
 ) -> Key[Array, ""]:
     """The key of the first valid row's record, for operators that draw once for a batch."""
     first = jnp.argmax(jnp.asarray(valid_mask))
-    return record_keys(base, epoch, jnp.asarray(record_index)[first])
+    at = [
+        None if numbers is None else jnp.asarray(numbers)[first] for numbers in (record_index, view)
+    ]
+    return record_keys(base, epoch, *at)

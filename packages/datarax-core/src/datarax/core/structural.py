@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flax import nnx
+from typing import Any, TypeVar
 
 from datarax.core.config import StructuralConfig
 from datarax.core.module import DataraxModule
 
+StructuralConfigT = TypeVar("StructuralConfigT", bound=StructuralConfig)
 
-class StructuralModule(DataraxModule):
+
+class StructuralModule(DataraxModule[StructuralConfigT]):
     """Base class of batchers and sources: implement `process`; calling the module calls it.
 
     Args:
       config: what the module shall do.
-      rngs: streams to derive its own from; needed if `config.stochastic`.
+      rngs: streams to derive its own from, which advance; needed if `config.stochastic`.
       name: what to call it in messages.
 
     >>> class Reverse(StructuralModule):
@@ -25,15 +25,7 @@ class StructuralModule(DataraxModule):
     [3, 2, 1]
     """
 
-    def __init__(
-        self, config: StructuralConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
-    ) -> None:
-        if not isinstance(config, StructuralConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a StructuralConfig, "
-                f"got {type(config).__name__}"
-            )
-        super().__init__(config, rngs=rngs, name=name)
+    config_class = StructuralConfig
 
     def process(self, elements: Any, *args: Any, **kwargs: Any) -> Any:
         """Rearranges records."""

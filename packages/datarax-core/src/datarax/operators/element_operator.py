@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
+from datarax.core._code import reads
 from datarax.core.config import ElementOperatorConfig
 from datarax.core.element_batch import Element
 from datarax.core.operator import OperatorModule
@@ -17,7 +18,7 @@ from datarax.core.operator import OperatorModule
 ElementFunction = Callable[[Element, Key[Array, ""] | None], Element]
 
 
-class ElementOperator(OperatorModule):
+class ElementOperator(OperatorModule[ElementOperatorConfig]):
     """Applies `fn(element, key)` to every record.
 
     Args:
@@ -29,6 +30,7 @@ class ElementOperator(OperatorModule):
 
     Raises:
       TypeError: if `fn` cannot be called with an element and a key.
+      ValueError: if `fn` uses its key but `config.stochastic` is False.
 
     >>> import numpy as np
     >>> from datarax.core.element_batch import Batch
@@ -38,6 +40,9 @@ class ElementOperator(OperatorModule):
     >>> op(Batch.from_arrays({"x": np.float32([0, 255])}))["x"].tolist()
     [0.0, 1.0]
     """
+
+    config_class = ElementOperatorConfig
+    optional_randomness = True
 
     def __init__(
         self,
@@ -57,6 +62,12 @@ class ElementOperator(OperatorModule):
                 f"def fn(element, key=None); {getattr(fn, '__name__', fn)} does not: {error}"
             ) from None
         super().__init__(config, rngs=rngs, name=name)
+        if not self.stochastic and uses_its_key(fn):
+            raise ValueError(
+                f"{getattr(fn, '__name__', fn)} uses its key, but {self._label()} has "
+                "stochastic=False and would pass None; write "
+                "ElementOperatorConfig(stochastic=True) and pass rngs"
+            )
         self.fn = fn
 
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> PyTree:
@@ -83,3 +94,15 @@ class ElementOperator(OperatorModule):
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         return self._output_record_spec(input_spec, {})[0]
+
+
+def uses_its_key(fn: ElementFunction) -> bool:
+    """Whether a Python function reads its second argument and has no default for it."""
+    positional = [
+        parameter
+        for parameter in inspect.signature(fn).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) < 2 or positional[1].default is not inspect.Parameter.empty:
+        return False
+    return reads(fn, positional[1].name)

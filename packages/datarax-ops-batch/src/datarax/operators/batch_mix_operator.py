@@ -230,9 +230,7 @@ class BatchMixOperator(OperatorModule):
         require_batch(self, batch)
         self._check_values(batch)
         setup = run.setup(self._label(), self.config, batch)
-        assert self.rngs is not None
-        assert self.stream_name is not None
-        base = self.rngs[self.stream_name].key.get_value()
+        base = self._base_key()
         valid = jnp.asarray(batch.valid_mask)
         with self._random_params(batch) as key:
             plan = run.plan(

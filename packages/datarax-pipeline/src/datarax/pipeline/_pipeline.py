@@ -12,11 +12,12 @@ from flax import nnx
 from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
 from datarax.core.operator import OperatorModule
+from datarax.core.randomness import ordinals
 from datarax.pipeline import _arguments
 from datarax.pipeline._arguments import Remainder
 from datarax.pipeline._iterator import PipelineIterator
 from datarax.pipeline._progress import require_tqdm
-from datarax.pipeline._stages import Stages, ordinals
+from datarax.pipeline._stages import Stages
 from datarax.pipeline._state import PipelineState, Position
 from datarax.sources import DataSourceModule
 

@@ -12,7 +12,7 @@ from flax import nnx
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
-from datarax.core.randomness import stage_ordinal
+from datarax.core.randomness import member, ordinals
 
 
 class DeviceRecords(nnx.Variable[Any]):
@@ -50,30 +50,16 @@ class Stages(OperatorModule):
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
         if self.records is not None:
             batch = _gathered(self.records.get_value(), batch)
-        for operator, ordinal in zip(self.operators, self.ordinals, strict=True):
-            with stage_ordinal(ordinal):
+        for number, (operator, ordinal) in enumerate(
+            zip(self.operators, self.ordinals, strict=True)
+        ):
+            earlier = sum(type(other) is type(operator) for other in self.operators[:number])
+            with member(type(self), earlier, ordinal):
                 batch = operator(batch)
         return batch
 
     def count_operations(self, valid_mask: Any, applied: Any = None) -> None:
         """Counts nothing: each stage counts for itself."""
-
-
-def ordinals(operators: Sequence[OperatorModule]) -> tuple[int, ...]:
-    """For each operator, 0 if none before it has a random key in common, else 1, 2, ..."""
-    taken: dict[Any, int] = {}
-    numbers = []
-    for operator in operators:
-        streams = [] if operator.rngs is None else [stream for _, stream in operator.rngs.items()]
-        keys = [_identity(stream.key.get_value()) for stream in streams]
-        number = max((taken[key] + 1 for key in keys if key in taken), default=0)
-        taken |= dict.fromkeys(keys, number)
-        numbers.append(number)
-    return tuple(numbers)
-
-
-def _identity(key: jax.Array) -> tuple[str, bytes]:
-    return str(jax.random.key_impl(key)), jax.device_get(jax.random.key_data(key)).tobytes()
 
 
 def _gathered(records: tuple[Any, Any], batch: Batch) -> Batch:

@@ -169,7 +169,7 @@ class DataSourceModule(StructuralModule):
 
 
 def _derived_key(source: DataSourceModule, rngs: nnx.Rngs) -> ShuffleKey:
-    streams = randomness.own_streams(source._label(), rngs, [SHUFFLE_STREAM])
+    streams = randomness.own_streams(source._label(), type(source), rngs, [SHUFFLE_STREAM])
     return ShuffleKey(words_of_key(streams[SHUFFLE_STREAM].key.get_value()))
 
 

@@ -62,6 +62,8 @@ class PatchDropoutOperator(ModalityOperator):
     (dtype('uint8'), [12, 12, 12])
     """
 
+    optional_randomness = True
+
     def __init__(
         self,
         config: PatchDropoutOperatorConfig,
