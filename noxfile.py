@@ -10,12 +10,21 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nox
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from compat import merged, nothing_to_test, pairings
+from history import Build, RefusedError, git, released, unpacked, working_tree
+from releases import least_version, planned, write
+from wheel_checks import problems
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -27,7 +36,6 @@ nox.options.reuse_venv = "yes"
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, PYENV.glob("versions/*/bin"))])
 
-ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
 BUILD = ROOT / "build"
 TOOLS = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -36,8 +44,6 @@ PROJECTS = {
     for path in sorted(ROOT.glob("packages/*/pyproject.toml"))
     for project in [nox.project.load_toml(path)["project"]]
 }
-# Python splices these from all distributions; an `__init__.py` in one would hide the others.
-NAMESPACES = ("datarax", "datarax/core", "datarax/operators/modality")
 ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
 INTEGRATION = ("tests-integration", "README.md", "docs")
 # Of the integration tests, those that depend on the versions of JAX and Flax.
@@ -88,21 +94,28 @@ def with_siblings(dists: list[str]) -> list[str]:
     return list(found)
 
 
-def install(session: nox.Session, dists: list[str], extras: str, *others: str) -> None:
-    """Install wheels from `dist/`, their siblings from there too, and other requirements.
+def install(
+    session: nox.Session,
+    dists: list[str],
+    extras: str,
+    *others: str,
+    wheels: dict[str, Path] | None = None,
+) -> None:
+    """Install wheels, by default from `dist/`, those of their siblings, and other requirements.
 
     A reused environment holds a wheel of the same version, so it is replaced explicitly.
     """
-    local = with_siblings(dists)
+    wheels = wheels or {dist: wheel(dist) for dist in with_siblings(dists)}
     known = {extra for dist in dists for extra in PROJECTS[dist]["optional-dependencies"]}
     chosen = [extra for extra in extras.split(",") if extra in known]
-    wanted = [f"{dist}[{','.join(chosen)}] @ {wheel(dist).as_uri()}" for dist in dists]
-    wanted += [f"{dist} @ {wheel(dist).as_uri()}" for dist in local if dist not in dists]
+    wanted = [
+        f"{dist}[{','.join(chosen if dist in dists else [])}] @ {path.as_uri()}"
+        for dist, path in wheels.items()
+    ]
     if session.venv_backend == "uv":
-        replace = [f"--reinstall-package={dist}" for dist in local]
-        session.install(*replace, *wanted, *others)
+        session.install(*(f"--reinstall-package={dist}" for dist in wheels), *wanted, *others)
     else:
-        session.install("--force-reinstall", "--no-deps", *(str(wheel(dist)) for dist in local))
+        session.install("--force-reinstall", "--no-deps", *map(str, wheels.values()))
         session.install(*wanted, *others)
 
 
@@ -115,27 +128,15 @@ def build_all(
         with session.chdir(project["folder"]):
             command = [python, "-m", "hatchling", "build", "-d", str(DIST)]
             session.run(*command, silent=True, external=env is not None, env=env)
-    names = {dist: zipfile.ZipFile(wheel(dist)).namelist() for dist in PROJECTS}
-    owners = Counter(name for files in names.values() for name in files)
-    shared = sorted(name for name, count in owners.items() if count > 1)
-    if shared:
-        session.error(f"more than one wheel contains {', '.join(shared)}")
-    stray = sorted(owners.keys() & {f"{level}/__init__.py" for level in NAMESPACES})
-    if stray:
-        session.error(f"{', '.join(stray)} would hide the other distributions")
-    for dist, files in names.items():
-        sdist = f"{wheel(dist).name.removesuffix('-py3-none-any.whl')}"
-        with tarfile.open(DIST / f"{sdist}.tar.gz") as archive:
-            held = {name.removeprefix(f"{sdist}/src/") for name in archive.getnames()}
-        lost = sorted(name for name in files if name.startswith("datarax/") and name not in held)
-        if lost:
-            session.error(f"the sdist of {dist} lacks {', '.join(lost)}")
-    session.log(f"{len(names)} wheels, {len(owners)} files, no two the same")
+    found = problems({dist: wheel(dist) for dist in PROJECTS})
+    if found:
+        session.error("\n".join(found))
+    session.log(f"{len(PROJECTS)} wheels that can be installed together")
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Wheels and sdists in dist/; no two wheels share a file."""
+    """Wheels and sdists in dist/, and what must hold of them together."""
     session.install(*group("build"))
     build_all(session)
 
@@ -146,6 +147,13 @@ def lint(session: nox.Session) -> None:
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def tools(session: nox.Session) -> None:
+    """The tests of what this file uses from tools/."""
+    session.install(*group("tools"))
+    session.run("pytest", "tools", "--noconftest", *session.posargs, env=NO_SOURCE_TREE)
 
 
 def run_tests(session: nox.Session, *targets: str, **env: str) -> None:
@@ -273,3 +281,95 @@ def demo(session: nox.Session) -> None:
     session.log(f"the figures are in {figures}:")
     for figure in sorted(figures.glob("*.png")):
         session.log(f"  {figure.name}")
+
+
+@contextmanager
+def refusals(session: nox.Session) -> Iterator[None]:
+    """Ends the session with the reason for which something is refused."""
+    try:
+        yield
+    except RefusedError as reason:
+        session.error(str(reason))
+
+
+def folder_of(build: Build) -> Path:
+    """The folder of a distribution, in the working tree or as a release had it."""
+    return unpacked(ROOT, build, BUILD / "releases")
+
+
+def wheel_of(session: nox.Session, build: Build) -> Path:
+    """The wheel that the build session made, or one built of the commit of a release."""
+    if build.commit is None:
+        return wheel(build.dist)
+    with session.chdir(folder_of(build)):
+        session.run("python", "-m", "hatchling", "build", "-t", "wheel", silent=True)
+    return next(folder_of(build).glob("dist/*.whl"))
+
+
+@nox.session(requires=["build"])
+def compat(session: nox.Session) -> None:
+    """The newest packages with the oldest siblings, and the oldest dependants with the newest."""
+    session.install(*group("build"))
+    wanted = []
+    with refusals(session):
+        releases = released(ROOT)
+        for pairing in pairings(working_tree(ROOT), releases):
+            why = nothing_to_test(pairing, releases, folder_of)
+            session.log(f"{pairing.question}: {f'nothing to test, {why}' if why else 'to test'}")
+            wanted += [] if why else [pairing]
+    for builds, held in merged(wanted):
+        session.log(f"together: {', '.join(map(str, builds.values()))}")
+        wheels = {dist: wheel_of(session, build) for dist, build in builds.items()}
+        install(session, list(builds), "test", *group("unit"), wheels=wheels)
+        tests = {str(folder_of(builds[pairing.tested]) / "tests") for pairing in held}
+        options = ["-c", "pyproject.toml", "-p", "first_cases"]
+        run_tests(session, *sorted(tests), *options, PYTHONPATH=str(ROOT / "tools"))
+
+
+def breakages(session: nox.Session, build: Build, last: Build) -> list[str]:
+    """What is gone or changed in public names and signatures since a release, a line each."""
+    folders = [str(folder_of(side) / "src") for side in (last, build)]
+    said = session.run("python", "tools/api.py", *folders, silent=True, success_codes=[0, 1])
+    return said.splitlines()
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """Public names and signatures against the last release: a break demands a minor version."""
+    session.install(*group("api"))
+    complaints = []
+    with refusals(session):
+        releases = released(ROOT)
+        for dist, build in working_tree(ROOT).items():
+            last = releases[dist][-1]
+            broken = breakages(session, build, last)
+            session.log(f"{build} against {last}: {len(broken)} names or signatures broken")
+            least = least_version(last, bool(broken))
+            if build.version < least:
+                complaints += [*broken, f"So the version of {dist} must be {least} or higher."]
+    if complaints:
+        session.error("\n".join(complaints))
+
+
+# What others depend on comes first, so that `nox -s release -- minor` releases all packages.
+@nox.session(default=False)
+@nox.parametrize(
+    "dist",
+    [nox.param(dist, id=dist) for dist in sorted(PROJECTS, key=lambda d: len(with_siblings([d])))],
+)
+def release(session: nox.Session, dist: str) -> None:
+    """Date the changelog, set the version, build, commit and tag: `-- minor` or `-- patch`."""
+    session.install(*group("build"), *group("api"))
+    with refusals(session):
+        if git(ROOT, "status", "--porcelain"):
+            raise RefusedError("the working tree has changes: commit or stash them first")
+        tree, releases = working_tree(ROOT), released(ROOT)
+        broken = breakages(session, tree[dist], releases[dist][-1])
+        version = planned(dist, " ".join(session.posargs), tree, releases, broken)
+        folder = PROJECTS[dist]["folder"]
+        write(folder, version, f"{datetime.now(UTC):%Y-%m-%d}")
+        with session.chdir(folder):
+            session.run("python", "-m", "hatchling", "build", "-d", str(DIST), silent=True)
+        git(ROOT, "commit", "--all", "--message", f"Release {dist} {version}")
+        git(ROOT, "tag", "--annotate", f"{dist}-v{version}", "--message", f"{dist} {version}")
+    session.log(f"{dist} {version} is in dist/; publish it with git push --follow-tags")

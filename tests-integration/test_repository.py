@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
@@ -52,12 +53,14 @@ def test_every_public_module_has_an_api_page():
 
 @every_package
 def test_changelog_starts_with_the_version(package):
-    """The newest entry of a changelog is the version in `pyproject.toml`, or is unreleased."""
+    """The newest entry is the version in `pyproject.toml`, or is unreleased and that comes next."""
     project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     changelog = (package / "CHANGELOG.md").read_text(encoding="utf-8")
     entries = re.findall(r"^## \[(.*?)\]", changelog, flags=re.MULTILINE)
     assert project["name"] == package.name
-    assert next(entry for entry in entries if entry != "Unreleased") == project["version"]
+    newest = Version(next(entry for entry in entries if entry != "Unreleased"))
+    version = Version(project["version"])
+    assert version == newest or (version > newest and entries[0] == "Unreleased")
 
 
 @every_package
