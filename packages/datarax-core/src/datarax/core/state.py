@@ -1,53 +1,138 @@
 """The state of a module as a nested dict of arrays, and the strict way back.
 
-For authors of batchers, sources and iterators; operators have `get_state` and `set_state`.
+For authors of batchers, sources and iterators; operators have `get_state` and `set_state`. What
+changes is held in Variables, and this is what stands in a checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
+from datarax.core._leaves import (
+    dtype_of,
+    implementation,
+    is_key,
+    owned,
+    put_in_place,
+    spec_of,
+    unplaced,
+    words,
+)
 from datarax.core._statistics_values import frozen_statistics
 
 Path = tuple[str, ...]
 
 
 class Statistics(nnx.Variable[dict[str, Any]]):
-    """Statistics of a module; the one Variable whose structure a checkpoint may change."""
+    """Statistics of a module: a dict, nested as wanted, of numbers and arrays.
+
+    The one Variable whose structure a checkpoint may change: `write_state` takes what it finds
+    there, since a module has no statistics before they are computed.
+
+    >>> Statistics({"mean": np.float32(0.5)}).get_value()
+    {'mean': np.float32(0.5)}
+    """
 
 
-def variables(module: nnx.Module) -> Iterator[tuple[Path, nnx.Variable[Any]]]:
-    """Every Variable of the module once, with its path; arrays held as such are constants."""
+class _Cell(NamedTuple):
+    """A place in a module that holds a value."""
+
+    path: Path
+    value: Any
+    set: Callable[[Any], None]
+    statistics: bool = False
+
+
+def variables(module: nnx.Pytree) -> Iterator[tuple[Path, nnx.Variable[Any]]]:
+    """Every Variable of a module once, also if it is reached on two ways.
+
+    Arrays that a module holds without a Variable are constants to it, such as the records of a
+    source that keeps them in memory.
+
+    Args:
+      module: anything of Flax NNX.
+
+    Yields:
+      The names on the way to the Variable, and the Variable.
+
+    >>> [path for path, _ in variables(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))]
+    [('bias',), ('kernel',)]
+    """
     for path, leaf in nnx.to_flat_state(nnx.state(module)):
         if isinstance(leaf, nnx.Variable):
             yield tuple(map(str, path)), leaf
 
 
-def read_state(module: nnx.Module) -> dict[str, Any]:
-    """Copies all Variables into nested dicts of arrays, keys as `{implementation: words}`."""
-    state: dict[str, Any] = {}
-    for path, variable in variables(module):
-        *parents, last = path
-        node = state
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[last] = jax.tree.map(_encoded, variable.get_raw_value())
-    return state
+def read_state(module: nnx.Pytree) -> dict[str, Any]:
+    """Copies all Variables of a module.
+
+    Args:
+      module: anything of Flax NNX: a module, an `nnx.Optimizer`, an `nnx.Metric`, `nnx.Rngs`.
+
+    Returns:
+      Nested dicts of arrays, under the names of the attributes. A typed random key stands as
+      `{implementation: uint32 words}`, an entry of a list or tuple under its number as text.
+      Arrays on the host stay there. No buffer is shared with the module: a step that donates the
+      one leaves the other whole.
+
+    >>> state = read_state(nnx.Rngs(noise=1))
+    >>> state["noise"]["key"]["threefry2x32"].tolist(), state["noise"]["count"].item()
+    ([0, 1], 0)
+    """
+    return _read(_variable_cells(module), owned)
 
 
-def write_state(module: nnx.Module, state: Mapping[str, Any]) -> None:
-    """Sets all Variables from what `read_state` gave, or raises and changes nothing.
+def write_state(module: nnx.Pytree, state: Mapping[str, Any]) -> None:
+    """Sets all Variables of a module from what `read_state` gave, or raises and changes nothing.
+
+    Values go where the present ones are: to the host, to their devices, or, uncommitted, to none
+    in particular. They are copied.
+
+    Args:
+      module: built like the one that was read.
+      state: nested dicts of arrays, on the host or on any devices.
 
     Raises:
       TypeError: if `state` is no dict.
       ValueError: if structure, shapes, dtypes or key implementations differ, listing every
-        difference.
+        difference by its path.
+
+    >>> linear, other = (nnx.Linear(2, 3, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+    >>> write_state(other, read_state(linear))
+    >>> bool((other.kernel == linear.kernel).all())
+    True
+    """
+    planned_write(module, list(_variable_cells(module)), state)()
+
+
+def read_all(module: nnx.Pytree) -> dict[str, Any]:
+    """What `read_state` gives and the arrays without a Variable, none of it copied."""
+    return _read(all_cells(module), lambda leaf: leaf)
+
+
+def planned_write(
+    module: nnx.Pytree, cells: list[_Cell], state: Mapping[str, Any], *, copy: bool = True
+) -> Callable[[], None]:
+    """Does all of `write_state` that can fail.
+
+    Args:
+      module: what the errors name.
+      cells: its places to write to.
+      state: as for `write_state`.
+      copy: False if nothing else uses the buffers of `state`.
+
+    Returns:
+      What writes the values.
+
+    Raises:
+      TypeError: as `write_state`.
+      ValueError: as `write_state`.
     """
     if not isinstance(state, Mapping):
         raise TypeError(
@@ -55,37 +140,29 @@ def write_state(module: nnx.Module, state: Mapping[str, Any]) -> None:
         )
     given = dict(_flat(state))
     differences: list[str] = []
-    updates: list[Callable[[], None]] = []
-
-    def plan(variable: nnx.Variable[Any], value: Any) -> None:
-        updates.append(lambda: variable.set_raw_value(value))
-
-    for path, variable in variables(module):
-        if isinstance(variable, Statistics):
-            below = {p: given.pop(p) for p in list(given) if p[: len(path)] == path}
-            value = _nested({p[len(path) :]: leaf for p, leaf in below.items()})
-            plan(variable, frozen_statistics(_text(path), value))
+    updates: list[tuple[_Cell, Any]] = []
+    for cell in cells:
+        if cell.statistics:
+            given = {p: leaf for p, leaf in given.items() if p[: len(cell.path)] != cell.path}
+            value = jax.tree.map(unplaced, _subtree(state, cell.path))
+            updates.append((cell, frozen_statistics(_text(cell.path), value)))
             continue
-        leaves, structure = jax.tree_util.tree_flatten_with_path(variable.get_raw_value())
         values = []
-        for subpath, leaf in leaves:
-            at = path + tuple(_key_name(entry) for entry in subpath)
-            if _is_key(leaf):
-                at += (_implementation(leaf),)
-            if at not in given:
+        for path, leaf in _of(cell):
+            expected = words(leaf)
+            if path not in given:
+                differences.append(f"{_text(path)}: expected {spec_of(expected)}, got nothing")
+                continue
+            came = given.pop(path)
+            if jnp.shape(came) != expected.shape or dtype_of(came) != expected.dtype:
                 differences.append(
-                    f"{_text(at)}: expected {_spec(_encoded_data(leaf))}, got nothing"
+                    f"{_text(path)}: expected {spec_of(expected)}, got {spec_of(came)}"
                 )
                 continue
-            came, expected = given.pop(at), _encoded_data(leaf)
-            if jnp.shape(came) != expected.shape or _dtype(came) != expected.dtype:
-                differences.append(f"{_text(at)}: expected {_spec(expected)}, got {_spec(came)}")
-                continue
-            values.append(_decoded(came, leaf))
-        if len(values) == len(leaves):
-            plan(variable, jax.tree.unflatten(structure, values))
+            values.append((came, leaf))
+        updates.append((cell, values))
     differences += [
-        f"{_text(path)}: not expected, got {_spec(leaf)}" for path, leaf in given.items()
+        f"{_text(path)}: not expected, got {spec_of(leaf)}" for path, leaf in given.items()
     ]
     if differences:
         listed = "\n  ".join(sorted(differences))
@@ -93,23 +170,41 @@ def write_state(module: nnx.Module, state: Mapping[str, Any]) -> None:
             f"state does not fit {type(module).__name__}; build the module from the config and "
             f"streams that it was saved with. Differences:\n  {listed}"
         )
-    for update in updates:
-        update()
+    planned = [
+        (cell, value if cell.statistics else _rebuilt(cell.value, value, copy))
+        for cell, value in updates
+    ]
+
+    def write() -> None:
+        for cell, value in planned:
+            cell.set(value)
+
+    return write
 
 
 def transfer_state(
-    source: nnx.Module, target: nnx.Module, keep: Callable[[nnx.Variable[Any]], bool]
+    source: nnx.Pytree, target: nnx.Pytree, keep: Callable[[nnx.Variable[Any]], bool]
 ) -> None:
     """Copies the values of those Variables that both modules have and that `keep` picks.
 
+    Args:
+      source: where the values come from; it stays as it is and shares no buffer with the copies.
+      target: where they go to; Variables that it alone has keep their values.
+      keep: says of a Variable of the source whether its value is wanted.
+
     Raises:
       ValueError: if shapes or dtypes differ, naming the path.
+
+    >>> linear, other = (nnx.Linear(2, 3, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+    >>> transfer_state(linear, other, keep=lambda variable: isinstance(variable, nnx.Param))
+    >>> bool((other.kernel == linear.kernel).all())
+    True
     """
     old = dict(variables(source))
     for path, variable in variables(target):
         if path not in old or not keep(old[path]):
             continue
-        value = jax.tree.map(_decoded_copy, old[path].get_raw_value())
+        value = jax.tree.map(owned, old[path].get_raw_value())
         if not isinstance(variable, Statistics):
             came, expected = jax.eval_shape(lambda x: x, value), variable.get_raw_value()
             expected = jax.eval_shape(lambda x: x, expected)
@@ -121,39 +216,55 @@ def transfer_state(
         variable.set_raw_value(value)
 
 
-def _decoded_copy(leaf: Any) -> Any:
-    return np.array(leaf)[()] if isinstance(leaf, np.generic) else leaf
+def _read(cells: Iterator[_Cell], kept: Callable[[Any], Any]) -> dict[str, Any]:
+    flat: dict[Path, Any] = {}
+    for cell in cells:
+        if cell.statistics:
+            flat[cell.path] = jax.tree.map(lambda leaf: kept(words(leaf)), cell.value)
+        else:
+            flat.update({path: kept(words(leaf)) for path, leaf in _of(cell)})
+    return _nested(flat)
 
 
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _variable_cells(module: nnx.Pytree) -> Iterator[_Cell]:
+    for path, variable in variables(module):
+        statistics = isinstance(variable, Statistics)
+        yield _Cell(path, variable.get_raw_value(), variable.set_raw_value, statistics)
 
 
-def _implementation(key: jax.Array) -> str:
-    return str(jax.random.key_impl(key))
+def all_cells(module: nnx.Pytree) -> Iterator[_Cell]:
+    """The Variables of a module and the arrays that it holds without one and could replace."""
+    yield from _variable_cells(module)
+    for path, leaf in nnx.to_flat_state(nnx.state(module)):
+        if isinstance(leaf, nnx.Variable):
+            continue
+        *parents, last = path
+        holder = reduce(_entry, parents, module)
+        if isinstance(holder, list | MutableMapping | nnx.List):
+            yield _Cell(tuple(map(str, path)), leaf, partial(holder.__setitem__, last))
+        elif isinstance(holder, nnx.Pytree):
+            yield _Cell(tuple(map(str, path)), leaf, partial(setattr, holder, str(last)))
 
 
-def _encoded_data(leaf: Any) -> Any:
-    if _is_key(leaf):
-        return jax.random.key_data(leaf)
-    return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+def _entry(node: Any, name: Any) -> Any:
+    """What is at a step of a path; None in containers that JAX alone knows how to open."""
+    if isinstance(node, Mapping) or (
+        isinstance(name, int) and isinstance(node, list | tuple | nnx.List)
+    ):
+        return node[name]
+    return getattr(node, name, None) if isinstance(name, str) else None
 
 
-def _encoded(leaf: Any) -> Any:
-    data = _encoded_data(leaf)
-    return {_implementation(leaf): data} if _is_key(leaf) else data
+def _of(cell: _Cell) -> Iterator[tuple[Path, Any]]:
+    """The leaves of a cell's value, each with its path in the state."""
+    for subpath, leaf in jax.tree_util.tree_leaves_with_path(cell.value):
+        path = cell.path + tuple(_key_name(entry) for entry in subpath)
+        yield path + ((implementation(leaf),) if is_key(leaf) else ()), leaf
 
 
-def _decoded(came: Any, current: Any) -> Any:
-    """The value that came, on the host or the devices where the current one is."""
-    if _is_key(current):
-        return jax.random.wrap_key_data(jnp.asarray(came), impl=jax.random.key_impl(current))
-    if isinstance(current, jax.Array):
-        if len(current.sharding.device_set) == 1:
-            return jnp.asarray(came)
-        return jax.device_put(came, current.sharding)
-    host = np.array(came)
-    return host if isinstance(current, np.ndarray) else host[()]
+def _rebuilt(current: Any, values: list[tuple[Any, Any]], copy: bool) -> Any:
+    leaves = [put_in_place(came, leaf, copy=copy) for came, leaf in values]
+    return jax.tree.unflatten(jax.tree.structure(current), leaves)
 
 
 def _flat(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -174,17 +285,15 @@ def _nested(flat: Mapping[Path, Any]) -> dict[str, Any]:
     return tree
 
 
+def _subtree(tree: Any, path: Path) -> Any:
+    for name in path:
+        tree = tree.get(name, {}) if isinstance(tree, Mapping) else {}
+    return tree
+
+
 def _key_name(entry: Any) -> str:
     return jax.tree_util.keystr((entry,), simple=True)
 
 
 def _text(path: Path) -> str:
     return "/".join(path)
-
-
-def _dtype(value: Any) -> Any:
-    return value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-
-
-def _spec(value: Any) -> str:
-    return f"{_dtype(value)}{list(jnp.shape(value))}"

@@ -1,0 +1,50 @@
+"""Agreement between the processes of a job, so that none goes on where another has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+Result = TypeVar("Result")
+
+_BYTES = 4096
+
+
+def exchange(text: str) -> list[str]:
+    """Sends a text, cut off after 4 KiB, to all processes; they must all call this.
+
+    Returns:
+      The texts of all processes, in their order.
+    """
+    if jax.process_count() == 1:
+        return [text]
+    from jax.experimental import multihost_utils
+
+    sent = np.zeros(_BYTES, np.uint8)
+    encoded = np.frombuffer(text.encode()[:_BYTES], np.uint8)
+    sent[: len(encoded)] = encoded
+    received = np.asarray(multihost_utils.process_allgather(sent))
+    return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in received]
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """Does work that does not wait for other processes, in all of them or, on an error, in none.
+
+    Raises:
+      ValueError: if it raised in another process.
+    """
+    result, error = None, None
+    try:
+        result = work()
+    except Exception as raised:
+        error = raised
+    failures = exchange("" if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for process, failure in enumerate(failures):
+        if failure:
+            raise ValueError(f"process {process} failed, so this one stopped too: {failure}")
+    return result  # pyright: ignore[reportReturnType]
