@@ -81,8 +81,8 @@ def optimizer_of(model):
     return nnx.Optimizer(model, transforms, wrt=nnx.Param)
 
 
-def noise_of(seed):
-    return Noise(OperatorConfig(stochastic=True, stream_name="noise"), rngs=nnx.Rngs(seed))
+def noise_of(seed, stream="noise"):
+    return Noise(OperatorConfig(stochastic=True, stream_name=stream), rngs=nnx.Rngs(seed))
 
 
 def leaves_of(part):
@@ -162,7 +162,7 @@ def test_nothing_changes_where_one_part_does_not_fit(saved, wrong):
     fresh[wrong] = {
         "model": nnx.Linear(2, 5, rngs=nnx.Rngs(0)),
         "optimizer": nnx.Optimizer(fresh["model"], optax.sgd(0.1), wrt=nnx.Param),
-        "noise": Noise(OperatorConfig()),
+        "noise": noise_of(2, "another stream"),
         "own": Own({"another": np.uint32(2)}),
     }[wrong]
     before = {name: leaves_of(part) for name, part in fresh.items() if name != "own"}

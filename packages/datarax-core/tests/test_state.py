@@ -19,6 +19,7 @@ class Noise(OperatorModule):
     def __init__(self, config, *, rngs):
         super().__init__(config, rngs=rngs)
         self.scale = nnx.Param(jnp.ones(2))
+        self.table = jnp.zeros(2)
 
     def apply(self, data, state, metadata, random_params=None, stats=None):
         return {"x": data["x"] * self.scale[...] + random_params}, state, metadata
@@ -119,10 +120,11 @@ def arrays_of(module):
     [
         lambda op: op.get_state(),
         lambda op: arrays_of(op.copy()),
+        lambda op: arrays_of(op.clone()),
         lambda op: arrays_of(transferred(op)),
         lambda op: arrays_of(written(op)),
     ],
-    ids=["get_state", "copy", "transfer_state", "write_state"],
+    ids=["get_state", "copy", "clone", "transfer_state", "write_state"],
 )
 def test_copies_own_their_memory(copy):
     """A step that donates the module's arrays leaves its copies whole, and the other way round."""

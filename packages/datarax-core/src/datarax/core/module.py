@@ -15,7 +15,13 @@ from datarax.core import _recording, randomness
 from datarax.core._construction import ConstructorArguments, ConstructorSignature, description
 from datarax.core._statistics_values import frozen_statistics
 from datarax.core.config import DataraxModuleConfig
-from datarax.core.state import Statistics, read_state, transfer_state, write_state
+from datarax.core.state import (
+    Statistics,
+    own_buffers,
+    read_state,
+    transfer_state,
+    write_state,
+)
 
 ConfigT = TypeVar("ConfigT", bound=DataraxModuleConfig)
 
@@ -243,8 +249,10 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
         )
 
     def clone(self) -> Self:
-        """An independent module with the same state."""
-        return nnx.clone(self)
+        """An independent module with the same state, in memory of its own."""
+        clone = nnx.clone(self)
+        own_buffers(clone)
+        return clone
 
     def get_state(self) -> dict[str, Any]:
         """A copy of all state as nested dicts of arrays, as Orbax saves them.
