@@ -81,12 +81,7 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
     def __init__(
         self, config: ConfigT, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        if not isinstance(config, self.config_class):
-            wanted = self.config_class.__name__
-            raise TypeError(
-                f"config of {type(self).__name__} must be {'an' if wanted[0] in 'AEIO' else 'a'} "
-                f"{wanted}, got {type(config).__name__}"
-            )
+        self._require_config(config)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, got {type(name).__name__} {name!r}")
         if rngs is not None and not isinstance(rngs, nnx.Rngs):
@@ -110,6 +105,16 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
         )
         if isinstance(config.batch_stats_fn, nnx.Module):
             self._batch_stats_module = config.batch_stats_fn
+
+    @classmethod
+    def _require_config(cls, config: object) -> None:
+        """Raises a TypeError unless the config is of this class's `config_class`."""
+        if not isinstance(config, cls.config_class):
+            wanted = cls.config_class.__name__
+            article = "an" if wanted[0] in "AEIO" else "a"
+            raise TypeError(
+                f"config of {cls.__name__} must be {article} {wanted}, got {type(config).__name__}"
+            )
 
     def __repr__(self) -> str:
         return description(self)

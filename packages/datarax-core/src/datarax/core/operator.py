@@ -340,11 +340,10 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
             where the stream cannot advance.
         """
         __tracebackhide__ = True
-        records = batch if isinstance(batch, Batch) else _plain.as_batch(self._label(), batch)
-        self._check_values(records)
-        out = _dispatch.call(self, records, self._checked_key(key))
-        if records is batch:
-            return out
+        if isinstance(batch, Batch):
+            self._check_values(batch)
+            return _dispatch.call(self, batch, self._checked_key(key))
+        out = self(_plain.as_batch(self._label(), batch), key=key)
         return _plain.as_fields(self._label(), out, batch)
 
     def recycle(self, batch: Batch, spent: Batch, *, key: Key[Array, ""] | None = None) -> Batch:

@@ -266,7 +266,5 @@ def first_valid_key(
 ) -> Key[Array, ""]:
     """The key of the first valid row's record, for operators that draw once for a batch."""
     first = jnp.argmax(jnp.asarray(valid_mask))
-    at = [
-        None if numbers is None else jnp.asarray(numbers)[first] for numbers in (record_index, view)
-    ]
-    return record_keys(base, epoch, *at)
+    copy = None if view is None else jnp.asarray(view)[first]
+    return record_keys(base, epoch, jnp.asarray(record_index)[first], copy)

@@ -15,14 +15,19 @@ from datarax.sources._source import MAX_RECORDS
 Remainder = Literal["pad", "drop", "partial"]
 
 
-def checked_source(source: Any, rngs: Any) -> DataSourceModule:
+def checked_source(source: Any, rngs: Any, fields: Any = None) -> DataSourceModule[Any]:
     """The source as a module that can be read, its order derived from `rngs` if it has no other."""
     if rngs is not None and not isinstance(rngs, nnx.Rngs):
         raise TypeError(
             f"rngs must be nnx.Rngs or None, got {type(rngs).__name__}; pass nnx.Rngs(0)"
         )
     if not isinstance(source, DataSourceModule):
-        source = IndexedSource(Dataset(source))
+        source = IndexedSource(Dataset(source), checked_fields(fields))
+    elif fields is not None:
+        raise ValueError(
+            f"fields={fields!r} names the parts of records that are tuples, but {source._label()} "
+            "gives records of its own; leave fields out"
+        )
     if not 0 < len(source) <= MAX_RECORDS:
         raise ValueError(
             f"source must have from 1 to {MAX_RECORDS} records, but len() of {source._label()} "
@@ -36,6 +41,17 @@ def checked_source(source: Any, rngs: Any) -> DataSourceModule:
             )
         return source.with_rngs(rngs)
     return source
+
+
+def checked_fields(fields: Any) -> tuple[str, ...] | None:
+    """Different non-empty names in a tuple, or None."""
+    if fields is None:
+        return None
+    if not isinstance(fields, tuple | list) or not all(isinstance(name, str) for name in fields):
+        raise TypeError(f'fields must be names such as ("image", "label") or None, got {fields!r}')
+    if not fields or "" in fields or len(set(fields)) < len(fields):
+        raise ValueError(f"fields must hold different non-empty names, got {fields!r}")
+    return tuple(fields)
 
 
 def checked_stages(stages: Any) -> tuple[OperatorModule, ...]:

@@ -36,6 +36,8 @@ class Pipeline:
       stages: operators, applied in this order. Those that share a random stream are told apart by
         their order.
       batch_size: rows of each batch.
+      fields: names of the parts of records that are tuples, such as `("image", "label")`; only for
+        a `source` that is no `DataSourceModule`.
       rngs: streams ("shuffle" or "default") from which the order of a shuffling source is derived
         if it has neither a seed nor `rngs` of its own.
       remainder: what to do with records that do not fill a last batch: "pad" it (the first stage
@@ -66,9 +68,10 @@ class Pipeline:
     def __init__(
         self,
         *,
-        source: DataSourceModule | Any,
-        stages: Sequence[OperatorModule] = (),
+        source: DataSourceModule[Any] | Any,
+        stages: Sequence[OperatorModule[Any]] = (),
         batch_size: int,
+        fields: Sequence[str] | None = None,
         rngs: nnx.Rngs | None = None,
         remainder: Remainder = "pad",
         prefetch: int | None = None,
@@ -81,7 +84,7 @@ class Pipeline:
         self.prefetch = _arguments.checked_prefetch(prefetch)
         self.progress = _arguments.checked_bool("progress", progress)
         self.name = _arguments.checked_name(name)
-        self.source = _arguments.checked_source(source, rngs)
+        self.source = _arguments.checked_source(source, rngs, fields)
         if not len(self):
             raise ValueError(
                 f"batch_size {self.batch_size} with remainder='drop' leaves no batch of the "

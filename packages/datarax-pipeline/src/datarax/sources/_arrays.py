@@ -11,12 +11,11 @@ from jaxtyping import Int, PyTree
 
 from datarax.batching import record_spec
 from datarax.core.element_batch import Batch, Element
-from datarax.sources._config import SourceConfig
 from datarax.sources._records import Records
-from datarax.sources._source import MAX_RECORDS, DataSourceModule
+from datarax.sources._source import MAX_RECORDS, DataSourceModule, SourceConfigT
 
 
-class ArraySource(DataSourceModule):
+class ArraySource(DataSourceModule[SourceConfigT]):
     """Serves records from arrays: gathered on the host, or on the device if they are there.
 
     Args:
@@ -28,7 +27,7 @@ class ArraySource(DataSourceModule):
 
     def __init__(
         self,
-        config: SourceConfig,
+        config: SourceConfigT,
         records: Batch,
         *,
         rngs: nnx.Rngs | None = None,

@@ -67,7 +67,7 @@ class GrainSourceConfig(SourceConfig):
             )
 
 
-class GrainSource(DataSourceModule):
+class GrainSource(DataSourceModule[GrainSourceConfig]):
     """Reads a Grain data set (ArrayRecord, Parquet, a `MapDataset` with maps, ...).
 
     Grain shuffles, shards and runs the worker processes; `record_index` is the record's number in
@@ -92,6 +92,8 @@ class GrainSource(DataSourceModule):
     ... # doctest: +SKIP
     """
 
+    config_class = GrainSourceConfig
+
     def __init__(
         self,
         config: GrainSourceConfig,
@@ -100,13 +102,7 @@ class GrainSource(DataSourceModule):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(config, GrainSourceConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a GrainSourceConfig, "
-                f"got {type(config).__name__}"
-            )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: GrainSourceConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self._dataset = Dataset(dataset)
         _grain()
         length = len(dataset)

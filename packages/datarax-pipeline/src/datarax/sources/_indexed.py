@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from datarax.sources._config import SourceConfig
 from datarax.sources._source import DataSourceModule
@@ -19,6 +20,12 @@ class Dataset:
     """
 
     def __init__(self, wrapped: Any) -> None:
+        if isinstance(wrapped, list | tuple) and any(isinstance(x, nnx.Module) for x in wrapped):
+            names = [type(entry).__name__ for entry in wrapped]
+            raise TypeError(
+                f"source must hold records, but it is a {type(wrapped).__name__} of modules "
+                f"{names}; pass one source as source=..., and operators as stages=[...]"
+            )
         if isinstance(wrapped, Mapping | str | bytes | np.ndarray) or not (
             hasattr(wrapped, "__len__") and hasattr(wrapped, "__getitem__")
         ):
@@ -31,19 +38,33 @@ class Dataset:
         self.wrapped = wrapped
 
 
-class IndexedSource(DataSourceModule):
+class IndexedSource(DataSourceModule[SourceConfig]):
     """Serves the records of a dataset in its order.
 
     Args:
       dataset: gives an `Element` or a dict of arrays for each integer below its length.
+      fields: names of the parts of records that are tuples; None if they are none.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, fields: tuple[str, ...] | None = None) -> None:
         super().__init__(SourceConfig())
         self._dataset = dataset
+        self._fields = fields
 
     def __len__(self) -> int:
         return len(self._dataset.wrapped)
 
     def __getitem__(self, index: int) -> Any:
-        return self._dataset.wrapped[index]
+        record = self._dataset.wrapped[index]
+        parts = isinstance(record, tuple) and not hasattr(record, "_fields")
+        if self._fields is None and not parts:
+            return record
+        if not parts or self._fields is None or len(record) != len(self._fields):
+            came = f"a tuple of {len(record)}" if parts else type(record).__name__
+            names = "no fields" if self._fields is None else f"fields={self._fields}"
+            raise TypeError(
+                f"record {index} of {type(self._dataset.wrapped).__name__} is {came}, but the "
+                f"pipeline has {names}; name every part of a tuple, as in "
+                'Pipeline(fields=("image", "label"))'
+            )
+        return dict(zip(self._fields, record, strict=True))

@@ -23,7 +23,7 @@ class MemorySourceConfig(SourceConfig):
     """
 
 
-class MemorySource(ArraySource):
+class MemorySource(ArraySource[MemorySourceConfig]):
     """Records in memory, on the host or on a device.
 
     NumPy arrays stay on the host, and each batch goes to the device. If there is a `jax.Array`

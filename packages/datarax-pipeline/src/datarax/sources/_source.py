@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
@@ -25,7 +25,10 @@ class ShuffleKey(nnx.Variable[Any]):
     """uint32 `(4,)`, from which the order of every epoch follows."""
 
 
-class DataSourceModule(StructuralModule):
+SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
+
+
+class DataSourceModule(StructuralModule[SourceConfigT]):
     """Base class of sources: implement `__len__` and `__getitem__`.
 
     Override `gather` where many records can be read faster than one by one, `element_spec` where
@@ -55,18 +58,13 @@ class DataSourceModule(StructuralModule):
     [9.0, 1.0]
     """
 
+    config_class = SourceConfig
     in_memory = False
 
     def __init__(
-        self, config: SourceConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
+        self, config: SourceConfigT, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        if not isinstance(config, SourceConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a SourceConfig, "
-                f"got {type(config).__name__}"
-            )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: SourceConfig = config
         self.shuffle_key = self._own_shuffle_key(rngs)
 
     def _own_shuffle_key(self, rngs: nnx.Rngs | None) -> ShuffleKey | None:

@@ -79,7 +79,7 @@ class TFDSEagerConfig(SourceConfig):
         object.__setattr__(self, "exclude_keys", frozenset(keys))
 
 
-class TFDSEagerSource(ArraySource):
+class TFDSEagerSource(ArraySource[TFDSEagerConfig]):
     """Reads a split of a prepared TensorFlow Datasets data set into memory, without TensorFlow.
 
     The data set must be in the ArrayRecord format:
@@ -104,14 +104,12 @@ class TFDSEagerSource(ArraySource):
     >>> TFDSEagerSource(config)  # doctest: +SKIP
     """
 
+    config_class = TFDSEagerConfig
+
     def __init__(
         self, config: TFDSEagerConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        if not isinstance(config, TFDSEagerConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a TFDSEagerConfig, "
-                f"got {type(config).__name__}"
-            )
+        self._require_config(config)
         columns = _columns(config)
         if config.on_device:
             columns = jax.tree.map(jnp.asarray, columns)
