@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from flax import nnx
@@ -24,7 +25,11 @@ class ConstructorArguments:
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._args = tuple(map(snapshot, args))
         self._kwargs = {name: snapshot(value) for name, value in kwargs.items()}
-        self._numbers = numbers_in((args, kwargs))
+
+    @functools.cached_property
+    def _numbers(self) -> Hashable:
+        # Not before it is asked for: a source can be built from a million records.
+        return numbers_in((self._args, self._kwargs))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ConstructorArguments) and self._numbers == other._numbers
@@ -78,7 +83,10 @@ class ConstructorSignature:
 
 def description(module: Any) -> str:
     """One line: the module's class, what of its config differs from the defaults, and its name."""
-    config = module.config
+    config = getattr(module, "config", None)
+    if config is None:
+        # Shown by an error while it is being made.
+        return f"{type(module).__name__}()"
     parts = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
