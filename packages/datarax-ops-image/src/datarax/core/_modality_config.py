@@ -53,6 +53,9 @@ class ModalityOperatorConfig(OperatorConfig):
         with a visibility flag. A point with a negative coordinate or flag 0 is padding and stays.
       keypoint_format: "xy" or "yx".
 
+    Inherited from `datarax.core.config.OperatorConfig`: `stochastic`, `stream_name`,
+    `batch_strategy`, `batch_stats_fn`, `precomputed_stats` and `cacheable`.
+
     Raises:
       TypeError: for a value of the wrong type.
       ValueError: for an empty or repeated name, a field called `valid_mask`, or a `clip_range`

@@ -6,11 +6,10 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, PyTree
 
 from datarax.core import _auxiliary, _value_range, fields
@@ -25,7 +24,10 @@ __all__ = ["FieldDomain", "ModalityOperator", "ModalityOperatorConfig"]
 logger = logging.getLogger(__name__)
 
 
-class ModalityOperator(OperatorModule):
+ConfigT = TypeVar("ConfigT", bound=ModalityOperatorConfig)
+
+
+class ModalityOperator(OperatorModule[ConfigT]):
     """Base class of operators that transform one field and let others follow.
 
     Implement `transform_field`, and `transform_auxiliary` if geometry changes; `apply` then takes
@@ -55,22 +57,8 @@ class ModalityOperator(OperatorModule):
     [[0.75, 1.0]]
     """
 
+    config_class = ModalityOperatorConfig
     domain: FieldDomain = FieldDomain()
-
-    def __init__(
-        self,
-        config: ModalityOperatorConfig,
-        *,
-        rngs: nnx.Rngs | None = None,
-        name: str | None = None,
-    ) -> None:
-        if not isinstance(config, ModalityOperatorConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a ModalityOperatorConfig, "
-                f"got {type(config).__name__}"
-            )
-        super().__init__(config, rngs=rngs, name=name)
-        self.config: ModalityOperatorConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def apply(
         self,
@@ -96,6 +84,11 @@ class ModalityOperator(OperatorModule):
         self._require_result("transform_field", transformed)
         result = self._remap_field(data, self._apply_clip_range(transformed))
         return self._follow(result, value, random_params, stats), state, metadata
+
+    def pass_through(self, batch: Batch) -> Batch:
+        """The batch with the field, as it is, at `config.target_key` too."""
+        value = self._extract_field(batch.data, self.config.field_key)
+        return batch.replace(data=self._remap_field(batch.data, value))
 
     def transform_field(
         self, value: Array, random_params: PyTree, stats: dict[str, Any] | None
@@ -231,8 +224,14 @@ class ModalityOperator(OperatorModule):
             yield params
 
     def _output_record_spec(self, data: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        if self._passes_through():
+            return jax.eval_shape(self._passed_record, data), state
         data, state = super()._output_record_spec(_dotted(data), state)
         return dict(data) if isinstance(data, fields.DottedFields) else data, state
+
+    def _passed_record(self, data: PyTree) -> PyTree:
+        batch = Batch.from_arrays(jax.tree.map(lambda leaf: leaf[None], data))
+        return jax.tree.map(lambda leaf: leaf[0], self.pass_through(batch).data)
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         return self._output_record_spec(input_spec, {})[0]

@@ -16,9 +16,7 @@ DEFAULT_SIZE = (8, 8)
 
 @dataclass(frozen=True)
 class PatchDropoutOperatorConfig(ModalityOperatorConfig):
-    """Configuration of `PatchDropoutOperator`.
-
-    The options of `ModalityOperatorConfig` hold as well; these are new:
+    """Configuration of `PatchDropoutOperator`: how many patches, how large, where, of what.
 
     Args:
       num_patches: how many patches a record loses, or if `stochastic` (min, max), inclusive, to
@@ -59,6 +57,10 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         None: (0, 1) of (height, width) or (height, width, channel). Patches extend over the others.
       channel_axis: the axis of colours, for values per channel. None: the last axis, if it is not
         spatial.
+
+    Inherited from `datarax.core.modality.ModalityOperatorConfig`: `field_key`, `target_key`,
+    `clip_range`, `auxiliary_fields`, `box_fields`, `keypoint_fields` and how they are to be read;
+    and from `datarax.core.config.OperatorConfig`: `stochastic`, which training needs, and others.
 
     Boxes get a field `<name>_visibility`, float32 `(boxes,)`: the fraction of the box's area inside
     the image that no patch covers, 0 for padding. Keypoints get one too, bool `(points,)`; a flag 2

@@ -24,10 +24,13 @@ class Patches:
       seed: two words for a random fill, or None.
     """
 
-    positions: Int[Array, "patches 2"]
-    sizes: Int[Array, "patches 2"]
+    positions: Int[np.ndarray | Array, "patches 2"]
+    sizes: Int[np.ndarray | Array, "patches 2"]
     count: Int[Array, ""] | None
     seed: UInt32[Array, "2"] | None
+
+
+NO_PATCHES = Patches(np.zeros((0, 2), np.int32), np.zeros((0, 2), np.int32), None, None)
 
 
 def given_patches(owner: str, layout: Layout, random_params: Any) -> Patches:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
+from datarax.core.element_batch import Batch
 from datarax.core.modality import FieldDomain, Kind, ModalityOperator, logger
 from datarax.operators.modality.image import (
     _fills,
@@ -24,7 +26,7 @@ from datarax.operators.modality.image import (
 from datarax.operators.modality.image._config import (
     PatchDropoutOperatorConfig as PatchDropoutOperatorConfig,
 )
-from datarax.operators.modality.image._given import Patches, given_patches
+from datarax.operators.modality.image._given import NO_PATCHES, Patches, given_patches
 
 __all__ = ["PatchDropoutOperator", "PatchDropoutOperatorConfig"]
 
@@ -36,12 +38,13 @@ IMAGE = FieldDomain(
 ANY_IMAGE = FieldDomain("image", kinds=("integer", "float"))
 
 
-class PatchDropoutOperator(ModalityOperator):
+class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
     """Fills random rectangles of each image; every other pixel keeps every bit.
 
     If stochastic, each record has patches of its own; else `config.seed` fixes the same patches for
     every record of every call. Images keep their dtype, whichever it is, and the gradient is 1
-    outside the patches and 0 inside.
+    outside the patches and 0 inside. In evaluation mode (`op.eval()`), a stochastic operator drops
+    nothing, and its outputs say so.
 
     Args:
       config: how many patches, how large, filled with what.
@@ -52,7 +55,6 @@ class PatchDropoutOperator(ModalityOperator):
       DeVries and Taylor (2017), Improved regularization of convolutional neural networks with
       cutout; Zhong et al. (2020), Random erasing data augmentation.
 
-    >>> from datarax.core.element_batch import Batch
     >>> config = PatchDropoutOperatorConfig(
     ...     field_key="image", num_patches=1, patch_size=(2, 2), stochastic=True
     ... )
@@ -62,6 +64,8 @@ class PatchDropoutOperator(ModalityOperator):
     (dtype('uint8'), [12, 12, 12])
     """
 
+    config_class = PatchDropoutOperatorConfig
+    # Without stochastic=True, the documented default, all records have the patches of `seed`.
     optional_randomness = True
 
     def __init__(
@@ -71,13 +75,7 @@ class PatchDropoutOperator(ModalityOperator):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(config, PatchDropoutOperatorConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a PatchDropoutOperatorConfig, "
-                f"got {type(config).__name__}"
-            )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: PatchDropoutOperatorConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self.domain = IMAGE if config.spatial_axes is None else ANY_IMAGE
         if not config.stochastic:
             logger.info(
@@ -141,10 +139,11 @@ class PatchDropoutOperator(ModalityOperator):
     ) -> Array:
         if kind == "mask":
             return self._drop_mask(value, field, random_params)
+        patches = self._patches(field, random_params)
         if kind == "boxes" and self.config.shrink_boxes:
-            return _visibility.shrunk(value, self._covered(field, random_params))
+            return _visibility.shrunk(value, self._covered(field.shape, patches))
         if kind == "keypoints" and value.shape[-1] == 3:
-            return _visibility.with_flags(value, self._covered(field, random_params))
+            return _visibility.with_flags(value, self._covered(field.shape, patches))
         return value
 
     def _drop_mask(self, mask: Array, image: Array, random_params: PyTree) -> Array:
@@ -168,36 +167,52 @@ class PatchDropoutOperator(ModalityOperator):
     def _follow(
         self, data: PyTree, value: Array, random_params: PyTree, stats: dict[str, Any] | None
     ) -> PyTree:
+        patches = self._patches(value, random_params)
+        written = self._written(data, value.shape, patches)
+        data = super()._follow(data, value, random_params, stats)
+        return self._with_new(data, written)
+
+    def pass_through(self, batch: Batch) -> Batch:
+        """The same fields as in training: all that is no padding is visible, all tokens are left.
+
+        `<target>_token_indices` has all tokens too, int32 `(batch, tokens)`.
+        """
+        shape = self._extract_field(batch.data, self.config.field_key).shape[1:]
+        written = jax.vmap(lambda data: self._written(data, shape, NO_PATCHES))(batch.data)
+        batch = super().pass_through(batch)
+        return batch.replace(data=self._with_new(batch.data, written))
+
+    def _with_new(self, data: PyTree, written: dict[str, Array]) -> PyTree:
+        for path, value in written.items():
+            data = self._put_new(data, path, value)
+        return data
+
+    def _written(self, data: PyTree, shape: tuple[int, ...], patches: Patches) -> dict[str, Array]:
+        """The fields that say what these patches leave of one record of this image shape."""
         config = self.config
-        seen = {}
+        written = {}
         for of, keys in (
             (_visibility.of_boxes, config.box_fields),
             (_visibility.of_points, config.keypoint_fields),
         ):
             for key in keys:
                 coordinates, there = self._coordinates(data, key)
-                seen[key] = of(coordinates, self._covered(value, random_params), there)
-        data = super()._follow(data, value, random_params, stats)
-        for key, visibility in seen.items():
-            data = self._put_new(data, f"{key}_visibility", visibility)
+                written[f"{key}_visibility"] = of(coordinates, self._covered(shape, patches), there)
         if config.drop_tokens:
-            layout = _geometry.layout(config, value.shape)
-            positions = self._patches(value, random_params).positions
-            mask, indices = _tokens.kept_tokens(positions, layout)
+            layout = _geometry.layout(config, shape)
+            mask, indices = _tokens.kept_tokens(jnp.asarray(patches.positions), layout)
             target = config.target_key or config.field_key
-            data = self._put_new(data, f"{target}_token_mask", mask)
-            data = self._put_new(data, f"{target}_token_indices", indices)
-        return data
+            written |= {f"{target}_token_mask": mask, f"{target}_token_indices": indices}
+        return written
 
-    def _covered(self, image: Array, random_params: PyTree) -> Bool[Array, "height width"]:
-        patches = self._patches(image, random_params)
-        axes = _geometry.spatial_axes(self.config, image.shape)
+    def _covered(self, shape: tuple[int, ...], patches: Patches) -> Bool[Array, "height width"]:
+        down, across = _geometry.spatial_axes(self.config, shape)
         return _patches.covered(
             patches.positions,
             patches.sizes,
             patches.count,
-            height=image.shape[axes[0]],
-            width=image.shape[axes[1]],
+            height=shape[down],
+            width=shape[across],
         )
 
     def _patches(self, image: Array, random_params: PyTree) -> Patches:
