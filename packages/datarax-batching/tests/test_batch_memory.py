@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from datarax.batching import DefaultBatcher, DefaultBatcherConfig
+from datarax.batching._copying import write_rows
 from datarax.core.element_batch import Element
 
 # A batch of four such records is large enough for its memory to be kept.
@@ -190,6 +191,30 @@ def test_a_batch_keeps_its_values_when_the_records_change_afterwards():
         record.data["x"][...] = -1
     next(stream)
     assert first["x"][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, jnp.bfloat16, bool, np.complex64], ids=str)
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 0, 3), (130, 130, 2)], ids=str)
+def test_rows_are_written_where_they_belong_and_nowhere_else(shape, dtype):
+    """Rows of any size, contiguous or not, leave alone what lies around them."""
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 2, shape).astype(dtype) for _ in range(5)]
+    rows[1], rows[2] = np.asfortranarray(rows[1]), np.repeat(rows[2], 2, axis=0)[::2]
+    around = np.full((9, *shape), 7).astype(dtype)
+    write_rows(around[2:8], rows)
+    np.testing.assert_array_equal(around[2:7], np.stack(rows))
+    assert (around[[0, 1, 7, 8]] == np.asarray(7).astype(dtype)).all()
+
+
+@pytest.mark.parametrize("width", [3, 20_000], ids=["small", "large"])
+def test_rows_that_do_not_fit_are_refused(width):
+    """No row is written behind the end of an array."""
+    memory = np.zeros((4, width), np.uint8)
+    with pytest.raises(ValueError, match="3 rows do not fit an array of shape"):
+        write_rows(memory[:2], [np.ones(width, np.uint8)] * 3)
+    with pytest.raises(ValueError, match=r"must match|different structures|size|divis"):
+        write_rows(memory[:2], [np.ones(width + 1, np.uint8)] * 2)
+    assert not memory.any()
 
 
 def test_reused_buffers_are_not_given_to_anybody_else():

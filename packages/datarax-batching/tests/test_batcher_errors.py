@@ -197,7 +197,7 @@ def test_a_source_that_raises_loses_no_record():
     [
         ([Element({})], ValueError, "data of record 0 must have at least one leaf"),
         ([Element({"valid_mask": 1})], ValueError, "must not have a field 'valid_mask'"),
-        ([{"x": 1}], TypeError, r"record 0 must be an Element, got dict; wrap it: Element\(data\)"),
+        ([("x", 1)], TypeError, "record 0 must be an Element or a dict of fields, got tuple; wrap"),
         ([Element({"x": object()})], TypeError, r"data\['x'\] of record 0 .* belong in metadata"),
         ([Element({"x": 2**31})], ValueError, r"data\['x'\] of record 0 has int64 values"),
         (

@@ -140,7 +140,7 @@ def test_no_window_reaches_across_a_record_that_was_refused(remainder):
             TypeError,
             "must be numbers to be put in",
         ),
-        (5, TypeError, "record 0 must be an Element, got int"),
+        (5, TypeError, "record 0 must be an Element or a dict of fields, got int"),
     ],
     ids=["samples", "missing", "reserved", "key", "no element"],
 )

@@ -112,7 +112,7 @@ def test_a_sequence_longer_than_a_row_comes_as_an_error_after_those_before_it():
             "must not have a field 'positions'",
         ),
         (Element({"t": 1}), ValueError, "must have a length on axis 0"),
-        ({"t": 1}, TypeError, "record 1 must be an Element, got dict"),
+        (("t", 1), TypeError, "record 1 must be an Element or a dict of fields, got tuple"),
     ],
     ids=["missing", "lengths", "dtype", "state", "reserved", "scalar", "no element"],
 )

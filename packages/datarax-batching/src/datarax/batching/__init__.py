@@ -10,6 +10,7 @@ from datarax.batching._masked import fill_padding as fill_padding
 from datarax.batching._masked import masked_accuracy as masked_accuracy
 from datarax.batching._masked import masked_mean as masked_mean
 from datarax.batching._masked import masked_sum_count as masked_sum_count
+from datarax.batching._memory import RecycledMemory as RecycledMemory
 from datarax.batching._multirate import MultiRateBatcher as MultiRateBatcher
 from datarax.batching._multirate import MultiRateBatcherConfig as MultiRateBatcherConfig
 from datarax.batching._pack import PackingBatcher as PackingBatcher

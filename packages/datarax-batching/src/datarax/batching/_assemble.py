@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_map_with_path
 
-from datarax.batching._buffers import Buffers, Recycled
 from datarax.batching._collate import Leaf, UnlikeError, collate, collate_checked
 from datarax.batching._errors import WrongRecordError
+from datarax.batching._input import require_element, stopped
 from datarax.batching._layout import Column, Layout, all_of_type
+from datarax.batching._memory import Memory, RecycledMemory
 from datarax.batching._padding import pad_batch, require_pad_value, values_by_leaf
 from datarax.core._batch_spec import canonical_dtype
 from datarax.core.element_batch import RESERVED_FIELD, Batch, Element
@@ -25,19 +26,19 @@ class Assembler:
     Args:
       pad_values: what padding holds, frozen.
       collate_fn: makes the data of a batch in place of stacking, or None.
-      buffers: called for each leaf.
+      memory: called for each leaf.
     """
 
     def __init__(
         self,
         pad_values: Any = 0,
         collate_fn: Callable[[list[Element]], Any] | None = None,
-        buffers: Callable[[], Buffers] = Recycled,
+        memory: Callable[[], Memory] = RecycledMemory,
     ) -> None:
         self._collate_fn = collate_fn
         self._pad_values = pad_values
-        self._data = _Stacker("data", pad_values, buffers)
-        self._states = _Stacker("state", "last" if pad_values == "last" else 0, buffers)
+        self._data = _Stacker("data", pad_values, memory)
+        self._states = _Stacker("state", "last" if pad_values == "last" else 0, memory)
         self._collated: Any = None
 
     def assemble(self, elements: Sequence[Any], numbers: Sequence[int], rows: int) -> Batch:
@@ -67,16 +68,21 @@ class Assembler:
             entries = (*metadata, *[None] * (rows - count))
         stacked_states = self._states.stack(states, numbers, rows)
         if self._collate_fn is not None:
-            batch = Batch.from_arrays(self._custom(list(elements)))
+            batch = Batch.from_arrays(self._custom(list(elements), numbers))
             batch = pad_batch(batch, rows, pad_values=self._pad_values)
             return batch.replace(states=stacked_states, metadata=entries)
         # Not `Batch.from_arrays`, which would look at every value again.
         return Batch(self._data.stack(data, numbers, rows), stacked_states, mask, metadata=entries)
 
-    def _custom(self, elements: list[Element]) -> Any:
+    def _custom(self, elements: list[Element], numbers: Sequence[int]) -> Any:
         assert self._collate_fn is not None
-        data = self._collate_fn(elements)
-        name = f"the result of collate_fn {getattr(self._collate_fn, '__name__', '')!r}"
+        name = f"collate_fn {getattr(self._collate_fn, '__name__', '')!r}"
+        try:
+            data = self._collate_fn(elements)
+        except StopIteration as error:
+            which = f"records {numbers[0]} to {numbers[-1]}"
+            raise stopped(f"{name} for {which}") from error
+        name = f"the result of {name}"
         data = tree_map_with_path(lambda path, leaf: _canonical(name + keystr(path), leaf), data)
         if count_rows(name, data) != len(elements):
             raise ValueError(
@@ -98,8 +104,8 @@ class Assembler:
 class _Stacker:
     """Stacks one part of the records, data or state."""
 
-    def __init__(self, name: str, pad_values: Any, buffers: Callable[[], Buffers]) -> None:
-        self._name, self._pad_values, self._buffers = name, pad_values, buffers
+    def __init__(self, name: str, pad_values: Any, memory: Callable[[], Memory]) -> None:
+        self._name, self._pad_values, self._memory = name, pad_values, memory
         self._layout: Layout | None = None
         self._leaves: list[Leaf] = []
 
@@ -129,7 +135,7 @@ class _Stacker:
         for path, spec, value in zip(layout.paths, layout.specs, values, strict=True):
             require_pad_value(path, value, spec.dtype)
         self._leaves = [
-            Leaf(path, spec, value, self._buffers())
+            Leaf(path, spec, value, self._memory())
             for path, spec, value in zip(layout.paths, layout.specs, values, strict=True)
         ]
         self._layout = layout
@@ -154,12 +160,10 @@ def _require_data(tree: Any, layout: Layout, number: int) -> None:
 
 def _require_elements(elements: Sequence[Any], numbers: Sequence[int]) -> None:
     for position, (element, number) in enumerate(zip(elements, numbers, strict=True)):
-        if not isinstance(element, Element):
-            error = TypeError(
-                f"record {number} must be an Element, got {type(element).__name__}; wrap it: "
-                "Element(data)"
-            )
-            raise WrongRecordError(position, error)
+        try:
+            require_element(element, number)
+        except TypeError as error:
+            raise WrongRecordError(position, error) from None
 
 
 def _canonical(name: str, leaf: Any) -> Any:

@@ -22,10 +22,14 @@ class BucketStream(SortingStream):
         self, batcher: BucketBatcher, elements: Any, sizes: tuple[int, ...], remainder: str
     ) -> None:
         self._batcher, self._config = batcher, batcher.config
-        self._sizes = {
-            f"bucket_{b}": s for b, s in zip(self._config.boundaries, sizes, strict=True)
-        }
-        super().__init__(batcher, elements, tuple(self._sizes), remainder)
+        names = tuple(f"bucket_{boundary}" for boundary in self._config.boundaries)
+        super().__init__(batcher, elements, names, remainder)
+        self._sizes = dict(zip(names, sizes, strict=True))
+
+    def _config_of_waiting(self) -> dict[str, str]:
+        config = self._config
+        names = ("boundaries", "length_fields", "mask_suffix", "pad_values")
+        return {name: repr(getattr(config, name)) for name in names}
 
     def _accept(self, element: Element, number: int) -> list[str]:
         config, owner = self._config, f"data of record {number}"
@@ -50,20 +54,21 @@ class BucketStream(SortingStream):
         return [name] if len(self._groups[name]) == self._sizes[name] else []
 
     def _deliver(self, name: str) -> Batch:
-        group = self._groups[name]
+        group, size = self._groups[name], self._sizes[name]
         masks = tuple(path + self._config.mask_suffix for path in self._config.length_fields)
-        batch = self._batch(name, group, self._sizes[name], masks)
+        batch = self._batch(name, group, size, masks)
         kept = [_ragged.get_field("batch", batch.data, mask) for mask in masks]
         bucket = list(self._sizes).index(name)
         used, steps = sum(int(mask.sum()) for mask in kept), sum(mask.size for mask in kept)
-        self._batcher.count_padding(bucket, len(group), used, steps)
-        self._count(len(group), 0)
-        group.clear()
+        records = min(len(group), size)
+        self._batcher.count_padding(bucket, records, used, steps)
+        self._batcher._count_records(records, 0)
+        group.remove(0, records)
         return batch
 
     def _rest(self) -> list[str]:
         rest = [name for name in self._sizes if len(self._groups[name])]
         if self._remainder != "drop":
             return rest
-        self._leave_out(rest)
+        self._leave_out_groups(rest)
         return []

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from datarax.batching._buffers import Buffers
+from datarax.batching._copying import write_rows
 from datarax.batching._layout import all_of_type
+from datarax.batching._memory import Memory
 from datarax.batching._padding import PadValue, fill_rows, padding_rows
 
 
@@ -25,13 +26,13 @@ class Leaf:
       path: where it is, for messages.
       spec: what it is in each record, with its canonical dtype.
       padding: what padding holds.
-      buffers: where batches of it are.
+      memory: where batches of it are.
     """
 
     path: str
     spec: jax.ShapeDtypeStruct
     padding: PadValue
-    buffers: Buffers
+    memory: Memory
 
 
 class UnlikeError(Exception):
@@ -72,8 +73,8 @@ def collate_checked(leaf: Leaf, column: Sequence[Any], rows: int) -> Any:
     return _padded(leaf, out, len(column))
 
 
-def _array(leaf: Leaf, rows: int, parts: Sequence[np.ndarray] = ()) -> np.ndarray:
-    return leaf.buffers.array((rows, *leaf.spec.shape), leaf.spec.dtype, parts)
+def _array(leaf: Leaf, rows: int) -> np.ndarray:
+    return leaf.memory.empty((rows, *leaf.spec.shape), leaf.spec.dtype)
 
 
 def _padded(leaf: Leaf, out: np.ndarray, count: int) -> np.ndarray:
@@ -91,13 +92,10 @@ def _joined(leaf: Leaf, column: Sequence[np.ndarray], rows: int) -> np.ndarray:
         raise UnlikeError
     if [array.dtype for array in column].count(dtype) != count:
         raise UnlikeError
-    same = dtype == spec.dtype
-    try:
-        out = _array(leaf, rows, column if same else ())
-    except ValueError:
-        out = _array(leaf, rows)
-        np.stack(column, out=out[:count])
-    if not same:
+    out = _array(leaf, rows)
+    if dtype == spec.dtype:
+        write_rows(out, column)
+    else:
         _copy_narrowed(out[:count], np.stack(column))
     return _padded(leaf, out, count)
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.tree_util import keystr, tree_map_with_path
 
 from datarax.batching._assemble import Assembler
-from datarax.batching._buffers import Recycled, Reused
+from datarax.batching._memory import RecycledMemory, ReusedMemory
 from datarax.batching._options import require_config, require_remainder, resolved_remainder
 from datarax.batching._padding import PadValues, frozen_pad_values
 from datarax.batching._stream import ConsecutiveStream
@@ -113,7 +113,7 @@ class DefaultBatcher(BatcherModule):
         super().__init__(config, rngs=rngs, name=name)
         self.config: DefaultBatcherConfig = config
         # Kept from one epoch to the next.
-        self._recycled = Recycled()
+        self._memory = RecycledMemory()
 
     def process(
         self,
@@ -145,9 +145,9 @@ class DefaultBatcher(BatcherModule):
         assembler = Assembler(
             pad_values=self.config.pad_values,
             collate_fn=self.config.collate_fn,
-            buffers=Reused if self.config.reuse_buffers else lambda: self._recycled,
+            memory=ReusedMemory if self.config.reuse_buffers else lambda: self._memory,
         )
-        return ConsecutiveStream(elements, size, remainder, assembler, self._count_records)
+        return ConsecutiveStream(self, elements, size, remainder, assembler)
 
     def batch_spec(self, element_spec: Any, *, batch_size: int) -> dict[str, Any]:
         if self.config.collate_fn is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -42,6 +43,24 @@ class PackingStream(SortingStream):
         super().__init__(batcher, elements, self._rows, remainder)
         self._first: Any = None
 
+    def _config_of_waiting(self) -> dict[str, str]:
+        return {"row_length": repr(self._config.row_length)}
+
+    def _may_wait_in(self, name: str) -> bool:
+        return name == "incoming" or name.startswith("row_")
+
+    def _take_back(self, groups: dict[str, Group]) -> None:
+        # Packed anew, in the order in which they came: into the same rows if there are as many.
+        waiting = [
+            (number, element)
+            for group in groups.values()
+            for number, element in zip(group.numbers, group.elements, strict=True)
+        ]
+        waiting.sort(key=itemgetter(0))
+        incoming = Group([element for _, element in waiting], [number for number, _ in waiting])
+        super()._take_back({"incoming": incoming})
+        self._due = []
+
     def _accept(self, element: Element, number: int) -> list[str]:
         owner = f"data of record {number}"
         fields = require_fields(owner, element.data)
@@ -71,7 +90,7 @@ class PackingStream(SortingStream):
                 self._groups[name].add(element, number)
                 return []
         # No room: the batch is due, and the record is looked at again behind it.
-        self._groups["incoming"].add(element, number)
+        self._groups["incoming"].add_first(element, number)
         return [self._rows[0]]
 
     def _check(self, arrays: dict[str, np.ndarray], number: int) -> None:
@@ -95,7 +114,7 @@ class PackingStream(SortingStream):
         batch = self._batch(name, rows, len(self._rows), (SEGMENT_IDS, POSITIONS))
         sequences, steps = sum(map(len, used)), sum(map(_length, used))
         self._batcher.count_packing(sequences, steps, len(batch) * self._config.row_length)
-        self._count(sequences, 0)
+        self._batcher._count_records(sequences, 0)
         for group in used:
             group.clear()
         return batch
@@ -121,7 +140,7 @@ class PackingStream(SortingStream):
     def _rest(self) -> list[str]:
         waiting = [name for name in self._rows if len(self._groups[name])]
         if self._remainder == "drop" and len(waiting) < len(self._rows):
-            self._leave_out(waiting)
+            self._leave_out_groups(waiting)
             return []
         return [self._rows[0]] if waiting else []
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from datarax.batching._buffers import aligned_empty
+from datarax.batching._memory import aligned_empty
 from datarax.core._batch_spec import require_batch_size
 from datarax.core.element_batch import Batch
 

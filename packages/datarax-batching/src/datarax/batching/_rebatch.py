@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datarax.batching._input import each
 from datarax.batching._options import require_remainder
 from datarax.batching._padding import PadValues, frozen_pad_values, pad_batch
 from datarax.core._batch_spec import require_batch_size
@@ -95,7 +96,9 @@ def _rebatched(
 
 
 def _batches(batches: Any) -> Iterator[Batch]:
-    for number, batch in enumerate([batches] if isinstance(batches, Batch) else batches):
+    for number, batch in enumerate(
+        each("batches", [batches] if isinstance(batches, Batch) else batches)
+    ):
         if not isinstance(batch, Batch):
             raise TypeError(f"batches[{number}] must be a Batch, got {type(batch).__name__}")
         yield batch

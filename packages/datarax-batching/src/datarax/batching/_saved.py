@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +15,13 @@ from datarax.core.element_batch import Element
 
 # Marks the words of a random key; the rest of the name is its implementation.
 _KEY = "random key: "
+
+# The errors for which a record is refused.
+_ERRORS: dict[str, type[Exception]] = {
+    "KeyError": KeyError,
+    "TypeError": TypeError,
+    "ValueError": ValueError,
+}
 
 
 def json_array(value: Any) -> np.ndarray:
@@ -75,10 +83,45 @@ def _decoded(tree: Any) -> Any:
     return {name: _decoded(child) for name, child in tree.items()}
 
 
+def encoded_error(error: Exception | None) -> list[str] | None:
+    """The kind and the message of an error about a record."""
+    kind = next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), None)
+    return None if kind is None else [kind, str(error.args[0]) if error and error.args else ""]
+
+
+def _decoded_error(saved: list[str] | None) -> Exception | None:
+    return None if saved is None else _ERRORS[saved[0]](saved[1])
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a stream saved.
+
+    Args:
+      pulled: how many records it had pulled.
+      due: groups whose records make smaller batches.
+      marks: record numbers that it had to remember.
+      groups: records that waited, and their numbers.
+      error: what a record was refused for, if it was still to be raised.
+    """
+
+    pulled: int
+    due: list[str]
+    marks: list[int]
+    groups: dict[str, tuple[list[Element], list[int]]]
+    error: Exception | None
+
+
 def checked(
-    state: Any, names: tuple[str, ...], mark_count: int
-) -> tuple[int, list[str], list[int], dict[str, tuple[list[Element], list[int]]]]:
-    """What a stream with these groups saved: records pulled, groups due, marks, waiting records.
+    state: Any, may_wait_in: Callable[[str], bool], mark_count: int, config: Mapping[str, str]
+) -> Saved:
+    """What a stream like this one saved.
+
+    Args:
+      state: what `get_state` returned.
+      may_wait_in: whether this kind of stream has such a group.
+      mark_count: how many marks it has.
+      config: what must not have changed of the batcher's config.
 
     Raises:
       TypeError: if the state is no dict.
@@ -93,13 +136,21 @@ def checked(
         raise ValueError(f"state must have the entries {sorted(known)}, got {sorted(state)}")
     progress, groups = _json_value(state["progress"]), state.get("groups", {})
     due, marks = progress["due"], progress["marks"]
-    unknown = sorted({*due, *groups} - set(names))
-    if unknown or len(marks) != mark_count:
+    # Version 0.1 saved no config.
+    saved = progress.get("config", config)
+    changed = [f"{name}={saved.get(name)}" for name in config if saved.get(name) != config[name]]
+    unknown = sorted(name for name in {*due, *groups} if not may_wait_in(name))
+    if changed or unknown or saved.keys() != config.keys() or len(marks) != mark_count:
+        what = f"it has records in {unknown}"
+        if changed and not unknown:
+            what = f"it was saved with {', '.join(changed)}"
         raise ValueError(
-            f"state is of another batcher: it has records in {unknown}, but there are "
-            f"{list(names)}; use the config and batch size that it was saved with"
+            f"state is of another batcher: {what}; use the config that it was saved with (only the "
+            "batch size and the remainder may change)"
         )
-    return int(state["pulled"]), due, marks, {name: _records(name, groups[name]) for name in groups}
+    records = {name: _records(name, groups[name]) for name in groups}
+    error = _decoded_error(progress.get("error"))
+    return Saved(int(state["pulled"]), due, marks, records, error)
 
 
 def _records(name: str, group: Mapping[str, Any]) -> tuple[list[Element], list[int]]:

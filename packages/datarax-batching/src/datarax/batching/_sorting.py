@@ -8,6 +8,7 @@ from typing import Any
 
 from datarax.batching import _ragged
 from datarax.batching._assemble import Assembler
+from datarax.batching._input import require_element
 from datarax.batching._stream import Group, RecordStream
 from datarax.core.batcher import BatcherModule
 from datarax.core.element_batch import Batch, Element
@@ -23,18 +24,21 @@ class SortingStream(RecordStream):
     def __init__(
         self, batcher: BatcherModule, elements: Any, groups: tuple[str, ...], remainder: str
     ) -> None:
-        super().__init__(elements, ("incoming", *groups), remainder, batcher._count_records)
+        super().__init__(batcher, elements, ("incoming", *groups), remainder)
         self._pad_values = batcher.config.pad_values
         self._assemblers: dict[str, Assembler] = {}
-        self._error: Exception | None = None
+        # Records of a full batch, for each group that waits for one.
+        self._sizes: dict[str, int] = {}
+        # Groups that have a full batch, one entry for each; not saved, because sizes may change.
+        self._full: list[str] = []
 
     @abstractmethod
     def _accept(self, element: Element, number: int) -> list[str]:
-        """Puts a record in its group; returns the groups whose batches are due."""
+        """Puts a record in its group; returns the groups that have a full batch then."""
 
     @abstractmethod
     def _deliver(self, name: str) -> Batch:
-        """Makes the batch of a group and empties it."""
+        """Makes a batch of a group's first records and takes them out."""
 
     @abstractmethod
     def _rest(self) -> list[str]:
@@ -52,20 +56,40 @@ class SortingStream(RecordStream):
         if name not in self._assemblers:
             values = _ragged.row_values(rows.elements[0].data, self._pad_values, added)
             self._assemblers[name] = Assembler(values)
-        count = len(rows) if self._remainder == "partial" else size
+        count = min(len(rows), size) if self._remainder == "partial" else size
         return self._assembled(self._assemblers[name], rows, count)
 
-    def _leave_out(self, names: Iterable[str]) -> None:
+    def _take_back(self, groups: dict[str, Group]) -> None:
+        super()._take_back(groups)
+        self._full = [
+            name
+            for name, size in self._sizes.items()
+            for _ in range(len(self._groups[name]) // size)
+        ]
+
+    def _leave_out_groups(self, names: Iterable[str]) -> None:
         """Empties groups whose records go into no batch."""
         for name in names:
-            self._count(0, len(self._groups[name]))
+            self._leave_out(len(self._groups[name]))
             self._groups[name].clear()
 
-    def __next__(self) -> Batch:
+    def _next(self) -> Batch | None:
         incoming = self._groups["incoming"]
         while True:
+            if self._full:
+                name = self._full.pop(0)
+                # There can be fewer records by now, because one of them was refused.
+                if len(self._groups[name]) >= self._sizes.get(name, 1):
+                    return self._deliver(name)
+                continue
             if self._due:
-                return self._deliver(self._due.pop(0))
+                name = self._due.pop(0)
+                if not len(self._groups[name]):
+                    continue
+                batch = self._deliver(name)
+                if len(self._groups[name]):
+                    self._due.insert(0, name)
+                return batch
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
@@ -75,19 +99,15 @@ class SortingStream(RecordStream):
                 if not len(incoming):
                     self._due = self._rest()
                     if not self._due:
-                        raise StopIteration
+                        return None
                     continue
             element, number = incoming.elements[0], incoming.numbers[0]
-            incoming.clear()
+            incoming.remove(0)
             try:
-                if not isinstance(element, Element):
-                    raise TypeError(
-                        f"record {number} must be an Element, got {type(element).__name__}; wrap "
-                        "it: Element(data)"
-                    )
-                self._due = self._accept(element, number)
+                require_element(element, number)
+                self._full = self._accept(element, number)
             except (KeyError, TypeError, ValueError) as error:
-                self._count(0, 1)
+                self._owner._count_records(0, 1)
                 self._error = error
                 if self._remainder != "drop":
                     self._due = self._rest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self
@@ -12,24 +13,15 @@ import numpy as np
 from datarax.batching import _saved
 from datarax.batching._assemble import Assembler
 from datarax.batching._errors import WrongRecordError
+from datarax.batching._input import (
+    elements_of_dicts,
+    ended_early,
+    length_of,
+    record_iterator,
+    stopped,
+)
+from datarax.core.batcher import BatcherModule, logger
 from datarax.core.element_batch import Batch, Element
-
-CountRecords = Callable[[int, int], None]
-
-
-def record_iterator(elements: Any) -> Iterator[Element]:
-    """An iterator over records.
-
-    Raises:
-      TypeError: for a single record or batch, a dict, a string, or what cannot be iterated over.
-    """
-    if isinstance(elements, dict | str | bytes | Element | Batch) or not hasattr(
-        elements, "__iter__"
-    ):
-        raise TypeError(
-            f"elements must be a list or iterator of Element records, got {type(elements).__name__}"
-        )
-    return iter(elements)
 
 
 @dataclass
@@ -44,6 +36,11 @@ class Group:
         self.elements.append(element)
         self._listed().append(number)
 
+    def add_first(self, element: Element, number: int) -> None:
+        """Puts a record at the beginning."""
+        self.elements.insert(0, element)
+        self._listed().insert(0, number)
+
     def number_from(self, first: int) -> int:
         """Gives numbers from `first` on to records that have none; returns how many these are."""
         new = range(first, first + len(self.elements) - len(self.numbers))
@@ -53,9 +50,19 @@ class Group:
             self.numbers = new
         return len(new)
 
-    def remove(self, position: int) -> None:
-        """Takes one record out."""
-        del self.elements[position], self._listed()[position]
+    def first(self, count: int) -> Group:
+        """At most so many records from the beginning, which stay in the group."""
+        if len(self) <= count:
+            return self
+        return Group(self.elements[:count], self.numbers[:count])
+
+    def remove(self, position: int, count: int = 1) -> None:
+        """Takes records out, from this position on."""
+        if position == 0 and count >= len(self):
+            self.clear()
+        else:
+            del self.elements[position : position + count]
+            del self._listed()[position : position + count]
 
     def clear(self) -> None:
         """Takes all records out."""
@@ -79,19 +86,39 @@ class RecordStream(Iterator[Batch]):
     """
 
     def __init__(
-        self, elements: Any, groups: tuple[str, ...], remainder: str, count: CountRecords
+        self, batcher: BatcherModule, elements: Any, groups: tuple[str, ...], remainder: str
     ) -> None:
-        self._elements = record_iterator(elements)
+        self._owner = batcher
+        self._elements, self._missing = record_iterator(elements), length_of(elements)
         self._groups = {name: Group() for name in groups}
-        self._remainder, self._count = remainder, count
+        self._remainder = remainder
+        # Groups of the rest, whose records make smaller batches.
         self._due: list[str] = []
         self._pulled = 0
         self._ended = False
         # Record numbers that a kind of stream has to remember.
         self._marks: list[int] = []
+        # What a record was refused for, if batches before it come first.
+        self._error: Exception | None = None
+        # For the log: rows of padding, and what went into no batch at the end.
+        self._padding = self._left_out = 0
 
     def __iter__(self) -> Self:
         return self
+
+    def __next__(self) -> Batch:
+        try:
+            batch = self._next()
+        except StopIteration as error:
+            raise stopped(f"what makes batches of the first {self._pulled} records") from error
+        if batch is None:
+            self._log_end()
+            raise StopIteration
+        return batch
+
+    @abstractmethod
+    def _next(self) -> Batch | None:
+        """The next batch; None at the end."""
 
     @property
     def records_pulled(self) -> int:
@@ -113,45 +140,102 @@ class RecordStream(Iterator[Batch]):
             for name, group in self._groups.items()
             if len(group)
         }
+        progress = {
+            "due": self._due,
+            "marks": self._marks,
+            "config": self._config_of_waiting(),
+            "error": _saved.encoded_error(self._error),
+        }
         return {
             "pulled": np.asarray(self._pulled, np.int64),
-            "progress": _saved.json_array({"due": self._due, "marks": self._marks}),
+            "progress": _saved.json_array(progress),
             **({"groups": groups} if groups else {}),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `get_state` was called.
+        """Goes on where `get_state` was called, with batches of this stream's size.
 
         Args:
           state: what it returned. This stream's records must be those after the first
-            `state["pulled"]` of that stream's source.
+            `state["pulled"]` of that stream's source. The batch size may be another one.
 
         Raises:
           TypeError: if `state` is no dict.
           ValueError: if it is not of a stream like this one; the stream is then unchanged.
         """
-        pulled, due, marks, groups = _saved.checked(state, tuple(self._groups), len(self._marks))
-        self._groups = {name: Group(*groups.get(name, ([], []))) for name in self._groups}
-        self._due, self._marks, self._pulled, self._ended = due, marks, pulled, False
+        saved = _saved.checked(
+            state, self._may_wait_in, len(self._marks), self._config_of_waiting()
+        )
+        self._groups = {name: Group() for name in self._groups}
+        self._due, self._marks, self._pulled = saved.due, saved.marks, saved.pulled
+        self._ended, self._error = False, saved.error
+        self._take_back({name: Group(*records) for name, records in saved.groups.items()})
+
+    def _may_wait_in(self, name: str) -> bool:
+        """Whether a stream like this one, of any batch size, may have such a group."""
+        return name in self._groups
+
+    def _config_of_waiting(self) -> dict[str, str]:
+        """The options that decide what waiting records look like, which must not change."""
+        return {}
+
+    def _take_back(self, groups: dict[str, Group]) -> None:
+        """Puts saved records back, which can be more than a batch of this stream's size."""
+        self._groups |= groups
 
     def _pull(self, group: Group, count: int) -> None:
+        waiting, new = len(group), 0
         try:
             # What came before an exception stays in the list.
             group.elements.extend(islice(self._elements, count))
+        except Exception as error:
+            # A source that raises need not have that record any more.
+            self._missing = None
+            if ended_early(error):
+                number = self._pulled + len(group) - waiting
+                raise stopped(f"what gives record {number}") from error.__cause__
+            raise
         finally:
+            group.elements[waiting:] = elements_of_dicts(group.elements[waiting:])
             new = group.number_from(self._pulled)
             self._pulled += new
+            self._missing = None if self._missing is None else self._missing - new
         self._ended = new < count
+        if self._ended and self._missing is not None and self._missing > 0:
+            missing, self._missing = self._missing, None
+            raise RuntimeError(
+                f"elements ended before record {self._pulled}, but by its len() there are "
+                f"{missing} more; whatever raises StopIteration inside it ends it early"
+            )
 
     def _assembled(self, assembler: Assembler, group: Group, rows: int) -> Batch:
-        """The batch of a group, which is empty then; on error without the wrong record."""
+        """The batch of at most `rows` records of a group; on error without the wrong record."""
+        records = group.first(rows)
         try:
-            batch = assembler.assemble(group.elements, group.numbers, rows)
+            batch = assembler.assemble(records.elements, records.numbers, rows)
         except WrongRecordError as error:
             group.remove(error.position)
-            self._count(0, 1)
+            self._owner._count_records(0, 1)
             raise error.reason from None
+        self._padding += rows - len(records)
         return batch
+
+    def _leave_out(self, count: int) -> None:
+        """Counts records that go into no batch."""
+        self._owner._count_records(0, count)
+        self._left_out += count
+
+    def _log_end(self) -> None:
+        padding, left_out, self._padding, self._left_out = self._padding, self._left_out, 0, 0
+        name = self._owner._label()
+        if padding:
+            logger.info("%s added %d rows of padding, which valid_mask marks", name, padding)
+        if left_out:
+            logger.info(
+                "%s left out %d at the end, too few for a batch; remainder='pad' keeps them",
+                name,
+                left_out,
+            )
 
 
 class ConsecutiveStream(RecordStream):
@@ -159,28 +243,28 @@ class ConsecutiveStream(RecordStream):
 
     def __init__(
         self,
+        batcher: BatcherModule,
         elements: Any,
         batch_size: int,
         remainder: str,
         assembler: Assembler,
-        count: CountRecords,
     ) -> None:
-        super().__init__(elements, ("waiting",), remainder, count)
+        super().__init__(batcher, elements, ("waiting",), remainder)
         self._batch_size, self._assembler = batch_size, assembler
 
-    def __next__(self) -> Batch:
+    def _next(self) -> Batch | None:
         size, waiting = self._batch_size, self._groups["waiting"]
-        if not self._ended:
+        if not self._ended and len(waiting) < size:
             self._pull(waiting, size - len(waiting))
-        kept = len(waiting)
+        kept = min(len(waiting), size)
         if not kept:
-            raise StopIteration
+            return None
         if kept < size and self._remainder == "drop":
             waiting.clear()
-            self._count(0, kept)
-            raise StopIteration
+            self._leave_out(kept)
+            return None
         rows = kept if self._remainder == "partial" else size
         batch = self._assembled(self._assembler, waiting, rows)
-        waiting.clear()
-        self._count(kept, 0)
+        waiting.remove(0, kept)
+        self._owner._count_records(kept, 0)
         return batch

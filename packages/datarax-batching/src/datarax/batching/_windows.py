@@ -46,10 +46,15 @@ class WindowStream(SortingStream):
     ) -> None:
         self._batcher, self._config, self._size = batcher, batcher.config, batch_size
         super().__init__(batcher, elements, ("window", "windows"), remainder)
+        self._sizes = {"windows": batch_size}
         # Where the next window starts, and the last record that is in a window already.
         self._marks = [0, -1]
         self._layouts: tuple[Layout, Layout] | None = None
         self._rates: dict[str, int] = {}
+
+    def _config_of_waiting(self) -> dict[str, str]:
+        names = ("steps", "rates", "hop", "pad_values")
+        return {name: repr(getattr(self._config, name)) for name in names}
 
     def _accept(self, element: Element, number: int) -> list[str]:
         self._check(element, number)
@@ -116,15 +121,16 @@ class WindowStream(SortingStream):
         windows = self._groups[name]
         masks = tuple(mask_name(rate) for rate in set(self._rates.values()))
         batch = self._batch(name, windows, self._size, masks)
-        self._count(len(windows), 0)
-        windows.clear()
+        count = min(len(windows), self._size)
+        self._batcher._count_records(count, 0)
+        windows.remove(0, count)
         return batch
 
     def _rest(self) -> list[str]:
         window, windows = self._groups["window"], self._groups["windows"]
         if self._remainder == "drop":
             self._break_off()
-            self._leave_out(["windows"])
+            self._leave_out_groups(["windows"])
             return []
         if len(window) and window.numbers[-1] > self._marks[1]:
             self._cut()
@@ -136,7 +142,7 @@ class WindowStream(SortingStream):
         """Leaves a window out, which counts if it has records that no other one had."""
         window = self._groups["window"]
         if len(window) and window.numbers[-1] > self._marks[1]:
-            self._count(0, 1)
+            self._leave_out(1)
         window.clear()
 
 

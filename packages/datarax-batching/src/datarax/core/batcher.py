@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from datarax.core._batch_spec import batched_spec
 from datarax.core.element_batch import Batch, Element
 from datarax.core.structural import StructuralModule
+
+# Says at INFO, once for each pass over records, how many were left out and how many rows padded.
+logger = logging.getLogger(__name__)
 
 
 class BatcherModule(StructuralModule):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datarax.batching._buffers import Recycled
+from datarax.batching import RecycledMemory
 from datarax.core.element_batch import Batch
 
 
@@ -26,7 +26,7 @@ class Records:
         self.on_device = any(isinstance(leaf, jax.Array) for leaf in leaves)
         self._leaves = [jnp.asarray(leaf) for leaf in leaves] if self.on_device else leaves
         self.in_memory = not any(map(_is_in_a_file, self._leaves))
-        self._memory = Recycled()
+        self._memory = RecycledMemory()
         data, states = self._structure.unflatten(self._leaves)
         self.batch = batch.replace(data=data, states=states)
 
@@ -70,7 +70,7 @@ class Records:
     def _rows(self, leaf: np.ndarray | jax.Array, indices: np.ndarray) -> np.ndarray | jax.Array:
         if isinstance(leaf, jax.Array):
             return leaf[indices]
-        out = self._memory.array((len(indices), *leaf.shape[1:]), leaf.dtype)
+        out = self._memory.empty((len(indices), *leaf.shape[1:]), leaf.dtype)
         # "clip" because the default mode copies `out` once more; the indices are in range.
         return leaf.take(indices, axis=0, out=out, mode="clip")
 
