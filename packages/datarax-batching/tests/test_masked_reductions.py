@@ -75,8 +75,9 @@ def test_a_batch_of_padding_alone_gives_zero(dtype):
         (jnp.bfloat16, np.float32),
         (np.float16, np.float32),
         (np.float32, np.float32),
-        (np.int8, np.int32),
-        (np.uint8, np.uint32),
+        (np.int8, np.float32),
+        (np.uint8, np.float32),
+        (np.int32, np.float32),
         (bool, np.int32),
     ],
     ids=str,
@@ -86,6 +87,92 @@ def test_sums_are_as_wide_as_they_need_to_be(dtype, wide):
     total, count = masked_sum_count(jnp.ones(3000, dtype), jnp.ones(3000, bool))
     assert (total.dtype, count.dtype) == (wide, np.int32)
     assert (int(total), int(count)) == (3000, 3000)
+
+
+EXTREMES = {
+    "uint8 images": np.full((64, 96, 96, 3), 255, np.uint8),
+    "int8": np.full((1000, 1000), -128, np.int8),
+    "uint16": np.full((700, 200), 65535, np.uint16),
+    "token ids": np.random.default_rng(0).integers(0, 50_000, (256, 512)).astype(np.int32),
+    "int32": np.full((100, 3), -(2**31), np.int32),
+    "uint32": np.full((100, 3), 2**32 - 1, np.uint32),
+    "int64 that fits": np.full((100, 3), 2**31 - 1),
+    "bool": np.ones((300, 300), bool),
+    "float16": np.full((300, 300), 60_000, np.float16),
+    "bfloat16": np.full((300, 300), 1.5, jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("values", EXTREMES.values(), ids=EXTREMES)
+def test_means_and_sums_do_not_wrap(values):
+    """As `jnp.mean`, which adds in float32; the oracle is NumPy in float64."""
+    wide, rows = values.astype(np.float64), len(values)
+    for mask in (np.ones(rows, bool), np.arange(rows) % 3 == 0):
+        np.testing.assert_allclose(masked_mean(values, mask), wide[mask].mean(), rtol=1e-6)
+        total, count = masked_sum_count(values, mask)
+        np.testing.assert_allclose(total, wide[mask].sum(), rtol=1e-6)
+        assert count == wide[mask].size
+    exact = jnp.asarray(values, jnp.float32)
+    np.testing.assert_allclose(masked_mean(values, np.ones(rows, bool)), exact.mean(), rtol=1e-6)
+
+
+def test_integer_sums_of_devices_do_not_wrap_together():
+    """Parts that fit add up to what would not."""
+    mesh = Mesh(np.array(jax.devices()), "data")
+
+    def per_device(values, mask):
+        return jax.lax.psum(masked_sum_count(values, mask), "data")
+
+    step = jax.shard_map(per_device, mesh=mesh, in_specs=P("data"), out_specs=P())
+    total, count = jax.jit(step)(np.full((8, 4), 10**9, np.int32), np.ones(8, bool))
+    assert (float(total), int(count)) == (32e9, 32)
+
+
+def test_64_bit_values_keep_their_accuracy_under_x64():
+    """Floats and integers of 64 bits are added in float64, all others in float32."""
+    with jax.enable_x64(True):
+        mask = np.array([True, True, False])
+        for dtype in (np.int64, np.uint64, np.float64):
+            values = np.array([2**40 + 1, 2**40 + 2, 7], dtype)
+            mean, (total, count) = masked_mean(values, mask), masked_sum_count(values, mask)
+            assert (mean.dtype, total.dtype, count.dtype) == (np.float64, np.float64, np.int32)
+            assert (mean.item(), total.item()) == (2**40 + 1.5, 2**41 + 3)
+        for dtype in (np.int32, np.uint8, bool, np.float32, jnp.bfloat16):
+            assert masked_mean(np.ones(3, dtype), mask).dtype == np.float32
+
+
+@pytest.mark.parametrize("reduce", [masked_mean, masked_sum_count, fill_padding])
+@pytest.mark.parametrize("value", [2**31, -(2**40), 1e39], ids=str)
+def test_host_values_that_do_not_fit_are_refused(reduce, value):
+    """JAX would wrap them, or make them infinite, without a word."""
+    with pytest.raises(ValueError, match=r"(values|tree) has .*to which JAX narrows"):
+        reduce(np.array([1, value]), np.ones(2, bool))
+
+
+def test_more_values_than_a_count_holds():
+    """The mean does without the count; where it is asked for, it is refused."""
+    many = jax.ShapeDtypeStruct((2**17, 2**14), np.uint8)
+    mask = jax.ShapeDtypeStruct((2**17,), np.bool_)
+    assert jax.eval_shape(masked_mean, many, mask).dtype == np.float32
+    with pytest.raises(ValueError, match="2147483648 numbers, whose count does not fit int32"):
+        jax.eval_shape(masked_sum_count, many, mask)
+
+
+@pytest.mark.parametrize(
+    ("labels", "right"),
+    [
+        (np.array([1, -1, 1]), 2),
+        (np.array([-127, 1, 0], np.int8), 1),
+        (np.array([2**32 - 1, 1, 1], np.uint32), 2),
+        (np.array([1, 1, 1], np.uint8), 3),
+    ],
+    ids=["ignored", "int8", "uint32", "uint8"],
+)
+def test_classes_that_do_not_exist_are_never_right(labels, right):
+    """However wide the labels are, and whatever marks what is to be ignored."""
+    logits = np.tile(np.float32([0, 1, 0]), (3, 1))
+    accuracy = masked_accuracy(logits, labels, np.ones(3, bool))
+    assert accuracy == np.float32(right / 3)
 
 
 def test_masks_of_more_axes_select_steps():
@@ -151,7 +238,7 @@ def test_a_metric_does_not_depend_on_batch_size_or_device_count(devices, batch_s
         (
             lambda: fill_padding({"x": jnp.ones((2, 3))}, jnp.ones(3, bool)),
             ValueError,
-            r"leading axes of values, \(2, 3\), got \(3,\)",
+            r"leading axes of tree\['x'\], \(2, 3\), got \(3,\)",
         ),
         (
             lambda: masked_accuracy(jnp.ones((3, 2)), jnp.ones((3, 1)), jnp.ones(3, bool)),

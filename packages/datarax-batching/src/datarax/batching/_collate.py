@@ -16,6 +16,10 @@ from datarax.batching._copying import write_rows
 from datarax.batching._layout import all_of_type
 from datarax.batching._memory import Memory
 from datarax.batching._padding import PadValue, fill_rows, padding_rows
+from datarax.core._batch_spec import canonical_dtype
+
+# Subclasses of arrays are looked at one by one: they may be masked.
+_NUMBERS = (bool, int, float, complex, np.generic)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def collate(leaf: Leaf, column: Sequence[Any], rows: int) -> Any:
         return _joined(leaf, column, rows) if leaf.spec.shape else _numbers(leaf, column, rows)
     if _has_device_arrays(column):
         return _on_device(leaf, column, rows)
-    if leaf.spec.shape or not all_of_type(column, type(column[0])):
+    kind = type(column[0])
+    if leaf.spec.shape or not issubclass(kind, _NUMBERS) or not all_of_type(column, kind):
         raise UnlikeError
     return _numbers(leaf, column, rows)
 
@@ -114,7 +119,7 @@ def _numbers(leaf: Leaf, column: Sequence[Any], rows: int) -> np.ndarray:
 
 def _copy_narrowed(out: np.ndarray, values: np.ndarray) -> None:
     """Copies, and raises `UnlikeError` if the dtype is another one or a value does not fit it."""
-    if jax.dtypes.canonicalize_dtype(values.dtype.newbyteorder("=")) != out.dtype:
+    if values.dtype.kind not in "biufc" or canonical_dtype(values.dtype) != out.dtype:
         raise UnlikeError
     if values.dtype.kind in "iu" and values.itemsize > out.itemsize and values.size:
         limits = np.iinfo(out.dtype)

@@ -7,12 +7,11 @@ from operator import itemgetter
 from typing import Any
 
 import jax
-import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from datarax.batching._errors import WrongRecordError
-from datarax.core._batch_spec import leaf_spec
-from datarax.core.specs import spec_text
+from datarax.core._batch_spec import canonical_dtype, leaf_spec
+from datarax.core.specs import as_leaf, spec_text
 
 Column = Sequence[Any]
 
@@ -74,30 +73,21 @@ class Layout:
                 f"{self.name} of record {number} differs in structure from record {self.number}: "
                 f"{_structure_difference(expected, tree)}; give all records the same fields"
             )
-        for path, leaf, expected in zip(self.paths, leaves, self.specs, strict=True):
-            spec = leaf_spec(f"{path} of record {number}", leaf)
-            if spec.shape != expected.shape or spec.dtype != expected.dtype:
+        arrays = [
+            as_leaf(f"{path} of record {number}", leaf)
+            for path, leaf in zip(self.paths, leaves, strict=True)
+        ]
+        for path, array, expected in zip(self.paths, arrays, self.specs, strict=True):
+            if array.shape != expected.shape or canonical_dtype(array.dtype) != expected.dtype:
                 raise ValueError(
                     f"{path} of record {number} must be {spec_text(expected)} like record "
-                    f"{self.number}, got {spec_text(spec)}; resize, cast or bucket it first"
+                    f"{self.number}, got {spec_text(leaf_spec(path, array))}; resize, cast or "
+                    "bucket it first"
                 )
         return [
-            _narrowed(f"{path} of record {number}", leaf, expected.dtype)
-            for path, leaf, expected in zip(self.paths, leaves, self.specs, strict=True)
+            array if isinstance(array, jax.Array) else array.astype(expected.dtype, copy=False)
+            for array, expected in zip(arrays, self.specs, strict=True)
         ]
-
-
-def _narrowed(name: str, leaf: Any, dtype: Any) -> Any:
-    if isinstance(leaf, jax.Array):
-        return leaf
-    try:
-        with np.errstate(over="raise"):
-            return np.asarray(leaf).astype(dtype, copy=False)
-    except FloatingPointError:
-        raise ValueError(
-            f"{name} has finite values beyond {dtype}, to which JAX narrows it; scale it or set "
-            "jax_enable_x64"
-        ) from None
 
 
 def _structure_difference(expected: Any, actual: Any) -> str:

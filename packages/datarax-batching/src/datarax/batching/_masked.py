@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num, PyTree, Shaped
+from jax.tree_util import keystr, tree_map_with_path
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree, Shaped
+
+from datarax.batching._padding import pad_value
+from datarax.core.specs import as_leaf
+
+AnyArray = np.ndarray | jax.Array
+Values = Num[AnyArray, "batch ..."] | Bool[AnyArray, "batch ..."]
+Mask = Bool[AnyArray, "batch ..."]
+
+_MOST_VALUES = 2**31 - 1
 
 
-def masked_sum_count(
-    values: Num[Array, "batch ..."] | Bool[Array, "batch ..."], mask: Bool[Array, "batch ..."]
-) -> tuple[Num[Array, ""], Num[Array, ""]]:
+def masked_sum_count(values: Values, mask: Mask) -> tuple[Num[Array, ""], Int[Array, ""]]:
     """The sum of the values where the mask holds, and how many there are.
 
     Sums and counts of parts add up: over batches, and over devices with `jax.lax.psum`. Values
@@ -25,12 +34,15 @@ def masked_sum_count(
       mask: bool `(batch,)`, or of as many leading axes of `values` as it has axes.
 
     Returns:
-      The sum, a scalar: float32 of floats (float64 of float64); of integers and bool int32
-      (uint32 of unsigned ones), which is exact while it fits. The count of values, int32.
+      The sum, a scalar that cannot wrap around: of bool int32, an exact count; of all other numbers
+      float32, as `jnp.mean` adds them up (float64 of 64-bit ones under x64), which is exact for
+      integers up to 2**24. The count of values, int32.
 
     Raises:
-      TypeError: if the mask is not bool.
-      ValueError: if the shape of the mask is not that of the leading axes of `values`.
+      TypeError: if the mask is not bool, or values are no numbers.
+      ValueError: if the shape of the mask is not that of the leading axes of `values`, if a host
+        array has values that do not fit the type to which JAX narrows it, or for 2**31 values or
+        more, whose count would not fit.
 
     >>> total, count = masked_sum_count(
     ...     jnp.float32([1, 2, jnp.nan]), jnp.array([True, True, False])
@@ -38,15 +50,15 @@ def masked_sum_count(
     >>> total.item(), count.item()
     (3.0, 2)
     """
-    values, kept = _kept(values, mask)
-    wide = _accumulator(values.dtype)
-    total = jnp.sum(jnp.where(kept, values.astype(wide), jnp.zeros((), wide)), dtype=wide)
-    return total, jnp.sum(jnp.broadcast_to(kept, values.shape), dtype=jnp.int32)
+    values, kept = _kept("values", values, mask)
+    if values.size > _MOST_VALUES:
+        raise ValueError(
+            f"values has {values.size} numbers, whose count does not fit int32; reduce parts of it"
+        )
+    return _sum(values, kept), jnp.sum(jnp.broadcast_to(kept, values.shape), dtype=jnp.int32)
 
 
-def masked_mean(
-    values: Num[Array, "batch ..."] | Bool[Array, "batch ..."], mask: Bool[Array, "batch ..."]
-) -> Float[Array, ""]:
+def masked_mean(values: Values, mask: Mask) -> Float[Array, ""]:
     """The mean of the values where the mask holds, or 0 where it holds nowhere.
 
     Args:
@@ -54,25 +66,31 @@ def masked_mean(
       mask: bool `(batch,)`, or of as many leading axes of `values` as it has axes.
 
     Returns:
-      A scalar, float32 (float64 of float64). See `masked_sum_count` for gradients.
+      A scalar, float32 (float64 of 64-bit values under x64): with a full mask what `jnp.mean` gives
+      of at least float32. See `masked_sum_count` for gradients.
 
     Raises:
-      TypeError: if the mask is not bool.
-      ValueError: if the shape of the mask is not that of the leading axes of `values`.
+      TypeError: if the mask is not bool, or values are no numbers.
+      ValueError: if the shape of the mask is not that of the leading axes of `values`, or if a host
+        array has values that do not fit the type to which JAX narrows it.
 
     >>> masked_mean(jnp.float32([1, 2, jnp.nan]), jnp.array([True, True, False])).item()
     1.5
     """
-    total, count = masked_sum_count(values, mask)
+    values, kept = _kept("values", values, mask)
+    total = _sum(values, kept)
     if not jnp.issubdtype(total.dtype, jnp.inexact):
         total = total.astype(jnp.float32)
-    return total / jnp.maximum(count, 1).astype(total.dtype)
+    # As a float, and without what the mask does not tell apart, lest it wrap.
+    each = math.prod(values.shape[axis] for axis, size in enumerate(kept.shape) if size == 1)
+    count = jnp.maximum(jnp.sum(kept, dtype=jnp.int32), 1).astype(total.dtype)
+    return total / (count * float(max(each, 1)))
 
 
 def masked_accuracy(
-    logits: Float[Array, "batch ... classes"],
-    labels: Shaped[Array, "batch ..."],
-    mask: Bool[Array, "batch ..."],
+    logits: Float[AnyArray, "batch ... classes"],
+    labels: Shaped[AnyArray, "batch ..."],
+    mask: Mask,
 ) -> Float[Array, ""]:
     """The fraction of valid predictions that are right, or 0 where none is valid.
 
@@ -93,7 +111,7 @@ def masked_accuracy(
     >>> masked_accuracy(logits, jnp.array([0, 0, 1]), jnp.array([True, True, False])).item()
     0.5
     """
-    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    logits, labels = jnp.asarray(as_leaf("logits", logits)), jnp.asarray(as_leaf("labels", labels))
     if logits.ndim > 1 and labels.shape == logits.shape:
         labels = jnp.argmax(labels, axis=-1)
     elif logits.ndim < 2 or labels.shape != logits.shape[:-1]:
@@ -104,10 +122,12 @@ def masked_accuracy(
     elif not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers to be class numbers, got {labels.dtype}")
     predicted = jnp.argmax(logits, axis=-1)
-    return masked_mean(predicted == labels.astype(predicted.dtype), mask)
+    # Unsigned, so that a class that does not exist, such as -1, becomes none that does.
+    wide = jnp.uint32 if labels.dtype.itemsize <= 4 else jnp.uint64
+    return masked_mean(predicted.astype(wide) == labels.astype(wide), mask)
 
 
-def fill_padding(tree: PyTree, mask: Bool[Array, "batch"], value: float = 0) -> PyTree:
+def fill_padding(tree: PyTree, mask: Bool[AnyArray, "batch"], value: float = 0) -> PyTree:
     """Replaces what stands in padding.
 
     A loss whose derivative is infinite or NaN in padding has NaN gradients even when its value is
@@ -123,34 +143,45 @@ def fill_padding(tree: PyTree, mask: Bool[Array, "batch"], value: float = 0) -> 
 
     Raises:
       TypeError: if the mask is not bool.
-      ValueError: if the shape of the mask is not that of the leading axes of a leaf.
+      ValueError: if the shape of the mask is not that of the leading axes of a leaf, or its dtype
+        cannot hold the value.
 
     >>> fill_padding({"x": jnp.float32([1, jnp.nan])}, jnp.array([True, False]))["x"].tolist()
     [1.0, 0.0]
     """
 
-    def fill(leaf: Any) -> jax.Array:
-        leaf, kept = _kept(leaf, mask)
-        return jnp.where(kept, leaf, jnp.asarray(value, leaf.dtype))
+    def fill(path: Any, leaf: Any) -> jax.Array:
+        name = "tree" + keystr(path)
+        leaf, kept = _kept(name, leaf, mask)
+        wanted = value if isinstance(value, jax.Array) else pad_value(name, value, leaf.dtype)
+        return jnp.where(kept, leaf, jnp.asarray(wanted, leaf.dtype))
 
-    return jax.tree.map(fill, tree)
+    return tree_map_with_path(fill, tree)
 
 
-def _kept(values: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
+def _kept(name: str, values: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
     """The values as an array, and the mask with as many axes."""
-    values = jnp.asarray(values)
-    if jnp.result_type(mask) != jnp.bool_:
-        raise TypeError(f"mask must be bool, got {jnp.result_type(mask)}; pass batch.valid_mask")
-    shape = np.shape(mask)
+    values = jnp.asarray(as_leaf(name, values))
+    mask = as_leaf("mask", mask)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"mask must be bool, got {mask.dtype}; pass batch.valid_mask")
+    shape = mask.shape
     if not shape or values.shape[: len(shape)] != shape:
         raise ValueError(
-            f"mask must have the shape of the leading axes of values, {values.shape}, got {shape}"
+            f"mask must have the shape of the leading axes of {name}, {values.shape}, got {shape}"
         )
     return values, jnp.reshape(mask, shape + (1,) * (values.ndim - len(shape)))
 
 
+def _sum(values: jax.Array, kept: jax.Array) -> jax.Array:
+    """The sum where the mask holds, of bool as an integer and else as a float."""
+    wide = _accumulator(values.dtype)
+    return jnp.sum(jnp.where(kept, values.astype(wide), jnp.zeros((), wide)), dtype=wide)
+
+
 def _accumulator(dtype: Any) -> Any:
+    if dtype == np.bool_:
+        return jnp.int32
     if jnp.issubdtype(dtype, jnp.inexact):
         return dtype if dtype.itemsize >= 4 else jnp.float32
-    wide = jnp.uint32 if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.int32
-    return dtype if dtype.itemsize > 4 else wide
+    return jnp.float32 if dtype.itemsize <= 4 else jnp.float64

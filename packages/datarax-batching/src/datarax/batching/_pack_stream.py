@@ -13,9 +13,9 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from datarax.batching import _ragged
 from datarax.batching._sorting import SortingStream
 from datarax.batching._stream import Group
-from datarax.core._batch_spec import leaf_spec, require_fields
+from datarax.core._batch_spec import canonical_dtype, require_fields
 from datarax.core.element_batch import Batch, Element
-from datarax.core.specs import spec_text
+from datarax.core.specs import as_leaf, spec_text
 
 if TYPE_CHECKING:
     from datarax.batching._pack import PackingBatcher
@@ -124,8 +124,8 @@ class PackingStream(SortingStream):
         lengths = [_length_of(element) for element in group.elements]
 
         def joined(path: Any, *leaves: Any) -> np.ndarray:
-            spec = leaf_spec(keystr(path), leaves[0])
-            array = np.concatenate([np.asarray(leaf) for leaf in leaves]).astype(spec.dtype)
+            array = np.concatenate([np.asarray(as_leaf(keystr(path), leaf)) for leaf in leaves])
+            array = array.astype(canonical_dtype(array.dtype), copy=False)
             dotted = keystr(path, simple=True, separator=".")
             value = _ragged.step_value(dotted, dotted, values, array.dtype)
             return _ragged.padded(array, length, value)

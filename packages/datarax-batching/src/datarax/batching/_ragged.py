@@ -17,7 +17,8 @@ from datarax.batching._padding import (
     pad_value,
     values_by_leaf,
 )
-from datarax.core._batch_spec import leaf_spec
+from datarax.core._batch_spec import canonical_dtype
+from datarax.core.specs import as_leaf
 
 
 def frozen_numbers(name: str, values: Any) -> Any:
@@ -77,11 +78,10 @@ def sequence(owner: str, tree: Any, path: str) -> np.ndarray:
       TypeError: if it is no array of numbers.
       ValueError: if it has no axis, or an integer does not fit.
     """
-    field = get_field(owner, tree, path)
-    spec = leaf_spec(f"{path!r} of {owner}", field)
-    if not spec.shape:
+    field = as_leaf(f"{path!r} of {owner}", get_field(owner, tree, path))
+    if not field.shape:
         raise ValueError(f"{path!r} of {owner} must have a length on axis 0, got a scalar")
-    return np.asarray(field).astype(spec.dtype, copy=False)
+    return np.asarray(field).astype(canonical_dtype(field.dtype), copy=False)
 
 
 def padded(array: np.ndarray, length: int, value: np.ndarray | np.generic) -> np.ndarray:

@@ -13,11 +13,11 @@ from datarax.core.element_batch import Batch, Element
 from datarax.core.specs import spec_text
 
 
-def record_spec(element: Element) -> Any:
+def record_spec(element: Element | Mapping[str, Any]) -> Any:
     """The spec of one record's data, as `batch_spec` takes it.
 
     Args:
-      element: the record.
+      element: the record, an `Element` or a dict of fields.
 
     Returns:
       A pytree of `jax.ShapeDtypeStruct`s with the dtypes that batches have: Python numbers and
@@ -29,13 +29,13 @@ def record_spec(element: Element) -> Any:
     >>> record_spec(Element({"label": 3}))
     {'label': ShapeDtypeStruct(shape=(), dtype=int32)}
     """
-    if not isinstance(element, Element):
+    if not isinstance(element, Element | Mapping):
         raise TypeError(
-            f"element must be an Element, got {type(element).__name__}; wrap it: Element(data)"
+            "element must be an Element or a dict of fields, got "
+            f"{type(element).__name__}; wrap it: Element(data)"
         )
-    return tree_map_with_path(
-        lambda path, leaf: leaf_spec(f"data{keystr(path)}", leaf), element.data
-    )
+    data = element.data if isinstance(element, Element) else dict(element)
+    return tree_map_with_path(lambda path, leaf: leaf_spec(f"data{keystr(path)}", leaf), data)
 
 
 def check_batch(batch: Batch | Mapping[str, Any], spec: Mapping[str, Any]) -> None:

@@ -13,8 +13,9 @@ from datarax.batching import _ragged
 from datarax.batching._errors import WrongRecordError
 from datarax.batching._layout import Layout
 from datarax.batching._sorting import SortingStream
-from datarax.core._batch_spec import leaf_spec, require_fields
+from datarax.core._batch_spec import canonical_dtype, require_fields
 from datarax.core.element_batch import Batch, Element
+from datarax.core.specs import as_leaf
 
 if TYPE_CHECKING:
     from datarax.batching._multirate import MultiRateBatcher
@@ -155,6 +156,6 @@ def _require_numbers(layout: Layout, number: int) -> None:
 
 
 def _stacked(leaves: tuple[Any, ...], rate: int) -> np.ndarray:
-    dtype = leaf_spec("leaf", leaves[0]).dtype
+    arrays = [np.asarray(as_leaf("leaf", leaf)) for leaf in leaves]
     join = np.stack if rate == 1 else np.concatenate
-    return join([np.asarray(leaf) for leaf in leaves]).astype(dtype, copy=False)
+    return join(arrays).astype(canonical_dtype(arrays[0].dtype), copy=False)

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from datarax.core.specs import as_leaf
+
 
 def frozen_statistics(name: str, statistics: object) -> dict[str, Any]:
     """Copies a dict of statistics, with leaves that are read-only NumPy arrays or `jax.Array`s.
@@ -18,6 +20,7 @@ def frozen_statistics(name: str, statistics: object) -> dict[str, Any]:
 
     Raises:
       TypeError: if it is no dict, or a leaf is not numeric (the path is named).
+      ValueError: if a number does not fit, see `as_leaf`.
     """
     if not isinstance(statistics, Mapping):
         raise TypeError(
@@ -28,12 +31,13 @@ def frozen_statistics(name: str, statistics: object) -> dict[str, Any]:
     def freeze(path: Any, leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):
             return leaf
-        array = np.array(leaf)
-        if not (np.issubdtype(array.dtype, np.number) or array.dtype.kind in "bV"):
+        where = name + jax.tree_util.keystr(path)
+        try:
+            array = np.array(as_leaf(where, leaf))
+        except TypeError as error:
             raise TypeError(
-                f"{name}{jax.tree_util.keystr(path)} must be a number or an array, "
-                f"got {type(leaf).__name__} {leaf!r}"
-            )
+                f"{where} must be a number or an array, got {type(leaf).__name__} {leaf!r}"
+            ) from error
         array.flags.writeable = False
         return array
 
