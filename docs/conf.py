@@ -12,6 +12,9 @@ copyright = "The datarax contributors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = project
+# A name in backticks is a link where the manual has the name, and code where it has not.
+default_role = "any"
+suppress_warnings = ["ref.any"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 

@@ -25,11 +25,6 @@ class BucketBatcherConfig(StructuralConfig):
     """Configuration of `BucketBatcher`.
 
     Args:
-      cacheable: see `StructuralConfig`.
-      batch_stats_fn: see `StructuralConfig`.
-      precomputed_stats: see `StructuralConfig`.
-      stochastic: see `StructuralConfig`.
-      stream_name: see `StructuralConfig`.
       boundaries: increasing lengths. A record goes to the first bucket that is long enough, and is
         padded to its length.
       length_fields: dotted paths of the fields whose axis 0 is of unequal length. The longest of
@@ -38,6 +33,7 @@ class BucketBatcherConfig(StructuralConfig):
       remainder: what becomes of a bucket's last records, see `DefaultBatcherConfig`.
       pad_values: the number that padding holds, steps and rows, or a dict of them by dotted path.
       mask_suffix: what is added to a field's name for the name of its mask.
+      cacheable, batch_stats_fn, precomputed_stats, stochastic, stream_name: see `StructuralConfig`.
 
     Raises:
       TypeError: for values of the wrong type.

@@ -28,11 +28,6 @@ class DefaultBatcherConfig(StructuralConfig):
     """Configuration of `DefaultBatcher`.
 
     Args:
-      cacheable: see `StructuralConfig`.
-      batch_stats_fn: see `StructuralConfig`.
-      precomputed_stats: see `StructuralConfig`.
-      stochastic: see `StructuralConfig`.
-      stream_name: see `StructuralConfig`.
       remainder: what becomes of records that do not fill a last batch. "pad": they get rows of
         padding, which `valid_mask` marks; "drop": they are left out; "partial": a smaller batch,
         which costs a compilation more.
@@ -44,6 +39,7 @@ class DefaultBatcherConfig(StructuralConfig):
         equal records.
       reuse_buffers: write every batch to the memory of the one before, which must no longer be
         needed. JAX copies such memory.
+      cacheable, batch_stats_fn, precomputed_stats, stochastic, stream_name: see `StructuralConfig`.
 
     Raises:
       TypeError: for values of the wrong type.

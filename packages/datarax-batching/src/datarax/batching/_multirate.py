@@ -26,11 +26,6 @@ class MultiRateBatcherConfig(StructuralConfig):
     """Configuration of `MultiRateBatcher`.
 
     Args:
-      cacheable: see `StructuralConfig`.
-      batch_stats_fn: see `StructuralConfig`.
-      precomputed_stats: see `StructuralConfig`.
-      stochastic: see `StructuralConfig`.
-      stream_name: see `StructuralConfig`.
       steps: records of a window.
       rates: samples of each field in one record, by dotted path, as a dict or pairs. A field of
         rate 1 is one sample `(...)`, a field of rate r > 1 has shape `(r, ...)`. Fields that are
@@ -40,6 +35,7 @@ class MultiRateBatcherConfig(StructuralConfig):
         not fill a last batch, see `DefaultBatcherConfig`. "partial" keeps the window, padded, in a
         smaller batch.
       pad_values: the number that padding holds, or a dict of them by dotted path.
+      cacheable, batch_stats_fn, precomputed_stats, stochastic, stream_name: see `StructuralConfig`.
 
     Raises:
       TypeError: for values of the wrong type.

@@ -25,14 +25,10 @@ class PackingBatcherConfig(StructuralConfig):
     """Configuration of `PackingBatcher`.
 
     Args:
-      cacheable: see `StructuralConfig`.
-      batch_stats_fn: see `StructuralConfig`.
-      precomputed_stats: see `StructuralConfig`.
-      stochastic: see `StructuralConfig`.
-      stream_name: see `StructuralConfig`.
       row_length: steps of a row.
       remainder: what becomes of a last batch with empty rows, see `DefaultBatcherConfig`.
       pad_values: the number that padding holds, or a dict of them by dotted path.
+      cacheable, batch_stats_fn, precomputed_stats, stochastic, stream_name: see `StructuralConfig`.
 
     Raises:
       TypeError: for values of the wrong type.

@@ -113,11 +113,9 @@ class StructuralConfig(_RandomnessConfig):
     """Configuration of modules that rearrange records (batchers, sources) and have no parameters.
 
     Args:
-      cacheable: see `DataraxModuleConfig`.
-      batch_stats_fn: see `DataraxModuleConfig`.
-      precomputed_stats: see `DataraxModuleConfig`.
       stochastic: whether the module draws random numbers; it then needs `rngs`.
       stream_name: the random stream it draws from; None means the stream called "default".
+      cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
     Raises:
       ValueError: for a `stream_name` without `stochastic`, or `cacheable` with `stochastic`.
@@ -132,13 +130,11 @@ class OperatorConfig(_RandomnessConfig):
     """Configuration of operators, which transform batches record by record.
 
     Args:
-      cacheable: see `DataraxModuleConfig`.
-      batch_stats_fn: see `DataraxModuleConfig`.
-      precomputed_stats: see `DataraxModuleConfig`.
       stochastic: whether the operator draws random numbers; it then needs `rngs`.
       stream_name: the random stream it draws from; None means the stream called "default".
       batch_strategy: "vmap" transforms all records at once; "scan" one after the other, which is
         slower and needs working memory for one record only. Results are the same.
+      cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
     Raises:
       ValueError: for an unknown `batch_strategy`, a `stream_name` without `stochastic`, or

@@ -13,15 +13,13 @@ class SourceConfig(StructuralConfig):
     """Configuration of a source.
 
     Args:
-      cacheable: see `DataraxModuleConfig`.
-      batch_stats_fn: see `DataraxModuleConfig`.
-      precomputed_stats: see `DataraxModuleConfig`.
       stochastic: whether the order comes from the stream `stream_name` of the source's `rngs`.
       stream_name: that stream; None means the one called "default".
       shuffle: whether each epoch has a random order of its own.
       seed: from 0; the order of an epoch depends on the seed and the epoch alone. None: the order
         is derived from the stream "shuffle" (or "default") of the source's `rngs`, else of the
         pipeline's. Without effect unless `shuffle`.
+      cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
     Raises:
       TypeError: for a value of the wrong type.

@@ -26,19 +26,14 @@ class GrainSourceConfig(SourceConfig):
     """Configuration of `GrainSource`.
 
     Args:
-      cacheable: see `DataraxModuleConfig`.
-      batch_stats_fn: see `DataraxModuleConfig`.
-      precomputed_stats: see `DataraxModuleConfig`.
-      stochastic: see `SourceConfig`.
-      stream_name: see `SourceConfig`.
-      shuffle: see `SourceConfig`.
-      seed: see `SourceConfig`.
       num_workers: how many processes read; 0: this one. They start anew with each epoch. Batches
         are the same for every number.
       num_threads: how many batches each process reads at once and ahead; 0: none, which suits data
         in memory.
       shard: which part of each (shuffled) epoch this host reads, such as
         `grain.sharding.ShardByJaxProcess(drop_remainder=True)`; None: all of it.
+      cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
+      stochastic, stream_name, shuffle, seed: see `SourceConfig`.
 
     Raises:
       TypeError: for a value of the wrong type.

@@ -31,13 +31,6 @@ class TFDSEagerConfig(SourceConfig):
     """Configuration of `TFDSEagerSource`.
 
     Args:
-      cacheable: see `DataraxModuleConfig`.
-      batch_stats_fn: see `DataraxModuleConfig`.
-      precomputed_stats: see `DataraxModuleConfig`.
-      stochastic: see `SourceConfig`.
-      stream_name: see `SourceConfig`.
-      shuffle: see `SourceConfig`.
-      seed: see `SourceConfig`.
       name: the data set, such as "cifar10", "cifar10:3.0.2" or "name/config"; without a version the
         highest one that is there.
       split: which records, such as "train", "train[:256]" or "train[80%:]+test".
@@ -45,6 +38,8 @@ class TFDSEagerConfig(SourceConfig):
         environment variable TFDS_DATA_DIR says, else ~/tensorflow_datasets.
       exclude_keys: fields to leave out, such as text, which arrays do not hold.
       on_device: whether to hold the records on the default device, where pipelines then gather.
+      cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
+      stochastic, stream_name, shuffle, seed: see `SourceConfig`.
 
     Raises:
       TypeError: for a value of the wrong type.
