@@ -2,9 +2,6 @@
 
 import re
 
-from flax import nnx
-from sphinx.util import inspect
-
 project = "datarax packages"
 author = "The datarax contributors"
 copyright = "The datarax contributors"
@@ -12,8 +9,7 @@ copyright = "The datarax contributors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = project
-# A name in backticks is a link where the manual has the name, and code where it has not.
-default_role = "any"
+# A name that the manual does not have is code.
 suppress_warnings = ["ref.any"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -24,31 +20,28 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 # The build asks no network, so names of JAX, Flax and NumPy cannot be looked up there.
-nitpick_ignore_regex = [(r"py:.*", r"(?!datarax\.).*"), (r"py:.*", r"datarax\.(.*\.)?_.*")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!datarax\.).*"),
+    (r"py:.*", r"datarax\.(.*\.)?_.*"),
+    (r"py:.*", r"datarax\..*ConfigT"),
+]
 
 
-def _literals(_app, _what, _name, _object, _options, lines):
-    """Turn the `code` of the docstrings into literals, a plural `Batch`es included."""
+def _marked(_app, _what, _name, _object, _options, lines):
+    """Turn the `code` of the docstrings into links and literals, a plural `Batch`es included."""
     text = "\n".join(lines)
-    lines[:] = re.sub(r"(?<![`:])`([^`]+)`(?!`)(?=(\w?))", _literal, text).split("\n")
+    lines[:] = re.sub(r"(?<![`:])`([^`]+)`(?!`)(?=(\w?))", _mark, text).split("\n")
 
 
-def _literal(match):
-    return f"``{match[1]}``" + ("\\ " if match[2] else "")
-
-
-def _constructor(_app, _what, _name, thing, _options, _signature, _returns):
-    """Show how a module is made, which Flax hides behind its metaclass."""
-    if isinstance(thing, type) and issubclass(thing, nnx.Module):
-        signature = inspect.signature(thing.__init__, bound_method=True)
-        shown = {"show_return_annotation": False, "unqualified_typehints": True}
-        return inspect.stringify_signature(signature, **shown), None
-    return None
+def _mark(match):
+    is_name = re.fullmatch(r"[A-Z]\w*(\.\w+)*|datarax(\.\w+)+", match[1])
+    mark = f":any:`{match[1]}`" if is_name else f"``{match[1]}``"
+    return mark + ("\\ " if match[2] else "")
 
 
 def setup(app):
-    """Prepare each docstring before Napoleon reads it, and each signature."""
-    app.connect("autodoc-process-signature", _constructor)
-    app.connect("autodoc-process-docstring", _literals, priority=400)
+    """Prepare each docstring before Napoleon reads it."""
+    app.connect("autodoc-process-docstring", _marked, priority=400)
