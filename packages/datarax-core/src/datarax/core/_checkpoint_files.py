@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -29,7 +29,6 @@ from datarax.core._saved_tree import (
     with_values,
 )
 
-VERSION = 2
 SCHEMA, STRUCTURE, STATE = "schema", "structure", "state"
 
 
@@ -81,17 +80,16 @@ class ProcessRestore(checkpoint.args.CheckpointArgs):
     process: int
 
 
-def write(directory: Any, tree: Saved, parts: tuple[str, ...] | None) -> None:
+def write(directory: Any, schema: Schema, tree: Saved) -> None:
     """Writes a checkpoint; all processes must call this.
 
     Args:
       directory: of the step; it appears when everything is in it.
+      schema: what it is.
       tree: the state of this process, with arrays as leaves.
-      parts: the names of its parts; None if it is that of a single module.
     """
-    schema = {"version": VERSION, "processes": jax.process_count(), "parts": parts}
     items: dict[str, Any] = {
-        SCHEMA: checkpoint.args.JsonSave(schema),  # pyright: ignore[reportCallIssue]
+        SCHEMA: checkpoint.args.JsonSave(asdict(schema)),  # pyright: ignore[reportCallIssue]
         STRUCTURE: ProcessSave(tree),
     }
     handlers: dict[str, Any] = {
@@ -124,8 +122,13 @@ def read_schema(directory: Any) -> Schema | None:
         )
 
 
-def read_structure(directory: Any, schema: Schema) -> Saved:
+def read_structure(directory: Any, schema: Schema, only: tuple[str, ...] | None) -> Saved:
     """The state that this process is to get, but for the arrays that `read_arrays` brings.
+
+    Args:
+      directory: of the step.
+      schema: what is there.
+      only: the paths that are wanted; None: all.
 
     Raises:
       DamagedError: if a file is missing or wrong.
@@ -136,12 +139,14 @@ def read_structure(directory: Any, schema: Schema) -> Saved:
     if schema.processes == jax.process_count():
         return _of_process(directory, jax.process_index())
     first, *others = (_of_process(directory, each) for each in range(schema.processes))
-    different = sorted({path for other in others for path in _differences(first, other)})
+    different = {"/".join(path) for other in others for path in _differences(first, other)}
+    if only is not None:
+        different = {path for path in different if f"{path}/".startswith(_within(only))}
     if different:
-        listed = ", ".join("/".join(path) for path in different)
         raise ValueError(
             f"each of {schema.processes} processes saved a state of its own, but there are "
-            f"{jax.process_count()} now; restore with as many. It differs at: {listed}"
+            f"{jax.process_count()} now; restore with as many, or with only= what is the same. "
+            f"Different are: {', '.join(sorted(different))}"
         )
     return first
 
@@ -229,6 +234,10 @@ def _unpacked(content: bytes, specs: Mapping[Path, Any]) -> dict[Path, np.ndarra
             path: file[f"arr_{number}"].view(spec.dtype).reshape(spec.shape)
             for number, (path, spec) in enumerate(specs.items())
         }
+
+
+def _within(only: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{path}/" for path in only)
 
 
 def _differences(one: Saved, other: Saved) -> Iterator[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from datarax.core._processes import together
+from datarax.core._saved_tree import Branch, Saved, described, leaves
 from datarax.core.state import all_cells, planned_write, read_all
 
 
@@ -60,9 +61,82 @@ def _checked(name: str, part: Any) -> Part:
     return part
 
 
+def wanted(parts: dict[str, Part], only: tuple[str, ...] | None) -> dict[str, Part]:
+    """The parts that the paths name, or all."""
+    if only is not None and not isinstance(only, tuple):
+        raise TypeError(f"only must be a tuple of paths, got {only!r}; write only=('rngs',)")
+    if only == ():
+        raise ValueError("only must name at least one path, got (); leave it out to restore all")
+    if only is None or "" in parts:
+        return parts
+    named = {path.split("/")[0]: path for path in only}
+    for name, path in named.items():
+        if name not in parts:
+            raise ValueError(f"{path!r} is of no part given: {list(parts)}; give that part too")
+    return {name: part for name, part in parts.items() if name in named}
+
+
+def require_parts(
+    where: str,
+    saved: tuple[str, ...] | None,
+    given: tuple[str, ...] | None,
+    only: tuple[str, ...] | None,
+) -> None:
+    if saved is None and given is not None:
+        raise ValueError(
+            f"{where} is of a single module, not of parts; restore that module alone, without a "
+            f"dict around it (given were {list(given)})"
+        )
+    if saved is not None and given is None:
+        raise ValueError(
+            f"{where} has the parts {list(saved)}; restore a dict of these, or some of them with "
+            "only=('model',)"
+        )
+    if only is None and set(saved or ()) != set(given or ()):
+        missing, extra = set(saved or ()) - set(given or ()), set(given or ()) - set(saved or ())
+        raise ValueError(
+            f"{where} has the parts {list(saved or ())}, but got {list(given or ())}: missing "
+            f"{sorted(missing)}, not in the checkpoint {sorted(extra)}; name those that you want "
+            "with only="
+        )
+
+
 def state_of(part: Part) -> Any:
     """The state of a part, which shares its arrays."""
     return part.get_state() if isinstance(part, Checkpointable) else read_all(part)
+
+
+def described_parts(parts: Mapping[str, Part]) -> Saved:
+    trees = {
+        name: described(repr(name) if name else type(part).__name__, state_of(part))
+        for name, part in parts.items()
+    }
+    owner, tree = (
+        (type(parts[""]).__name__, trees[""])
+        if "" in parts
+        else (f"the parts {list(parts)}", Branch("dict", trees))
+    )
+    _require_savable(owner, tree)
+    return tree
+
+
+def _require_savable(owner: str, tree: Saved) -> None:
+    found = list(leaves(tree))
+    if not found:
+        raise ValueError(f"the state of {owner} has no arrays, so there is nothing to save")
+    empty = ["/".join(path) for path, leaf in found if np.size(leaf.value) == 0]
+    if empty:
+        raise ValueError(f"state of {owner}: arrays without elements cannot be saved: {empty}")
+    # Orbax stores an array under its path joined with dots, and of two equal ones only one.
+    stored: dict[str, str] = {}
+    for path, _ in found:
+        text, joined = "/".join(path), ".".join(path)
+        if joined in stored:
+            raise ValueError(
+                f"state of {owner}: {stored[joined]!r} and {text!r} cannot both be saved, because "
+                "Orbax writes / as a dot; rename one"
+            )
+        stored[joined] = text
 
 
 def set_all(parts: Mapping[str, Part], states: Callable[[], Mapping[str, Any]]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -28,6 +29,16 @@ def exchange(text: str) -> list[str]:
     sent[: len(encoded)] = encoded
     received = np.asarray(multihost_utils.process_allgather(sent))
     return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in received]
+
+
+def is_first() -> bool:
+    """Whether this process is the one that decides."""
+    return jax.process_index() == 0
+
+
+def from_first(value: Any) -> Any:
+    """What the first process has, a value that JSON can hold; they must all call this."""
+    return json.loads(exchange(json.dumps(value))[0])
 
 
 def together(work: Callable[[], Result]) -> Result:

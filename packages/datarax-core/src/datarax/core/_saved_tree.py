@@ -185,6 +185,27 @@ def put(tree: Saved, path: Path, value: Saved) -> Saved:
     return Branch(kind, {**children, name: below})
 
 
+def picked(tree: Saved, only: tuple[str, ...]) -> Saved:
+    """What is at the paths, and nothing else."""
+    picked: Saved = Branch("dict", {})
+    for path in only:
+        value = at(tree, tuple(path.split("/")))
+        if value is None:
+            there = sorted("/".join(each) for each, _ in leaves(tree))
+            raise KeyError(f"no path {path!r} in the checkpoint; there are {there}")
+        picked = put(picked, tuple(path.split("/")), value)
+    return picked
+
+
+def exchanged(present: Saved, saved: Saved, only: tuple[str, ...]) -> Saved:
+    """The present state with what was saved at the paths."""
+    for path in only:
+        value = at(saved, tuple(path.split("/")))
+        if value is not None:
+            present = put(present, tuple(path.split("/")), value)
+    return present
+
+
 def as_json(tree: Saved) -> Any:
     """The description of a tree: its containers and values, dtype and shape of its arrays."""
     if isinstance(tree, Branch):

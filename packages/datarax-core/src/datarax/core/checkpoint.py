@@ -10,23 +10,21 @@ from typing import Any, Self
 from zlib import crc32
 
 import jax
-import numpy as np
 
 from datarax.core import _directory
 from datarax.core import _sole_owner as _sole_owner
 from datarax.core._parts import Checkpointable as Checkpointable
-from datarax.core._parts import Part, checked_parts, set_all, state_of
-from datarax.core._processes import exchange, together
-from datarax.core._saved_tree import (
-    Branch,
-    Saved,
-    at,
-    described,
-    find,
-    leaves,
-    put,
-    rebuilt,
+from datarax.core._parts import (
+    Part,
+    checked_parts,
+    described_parts,
+    require_parts,
+    set_all,
+    state_of,
+    wanted,
 )
+from datarax.core._processes import exchange, from_first, is_first, together
+from datarax.core._saved_tree import Saved, described, exchanged, find, leaves, picked, rebuilt
 
 __all__ = ["SCHEMA_VERSION", "Checkpointable", "Checkpointer"]
 
@@ -110,25 +108,17 @@ class Checkpointer:
         """
         from datarax.core import _checkpoint_files as files
 
-        parts = checked_parts(module)
-        step = together(lambda: _checked_step(step))
+        parts, step = together(lambda: (checked_parts(module), _checked_step(step)))
         self._require_new(step)
-        tree = together(lambda: _described_parts(parts))
+        tree = together(lambda: described_parts(parts))
         names = None if "" in parts else tuple(parts)
         shared = sorted("/".join(path) for path, leaf in leaves(tree) if not leaf.local)
-        sent = {"step": step, "parts": names, "shared": crc32(json.dumps(shared).encode())}
-        _require_same(sent)
-
-        def make_room() -> None:
-            if _is_first_process():
-                self._directory.mkdir(parents=True, exist_ok=True)
-                _directory.clear(self._directory)
-
-        together(make_room)
-        files.write(self._directory / str(step), tree, names)
-        if _is_first_process() and self._max_to_keep is not None:
-            for old in self.all_steps()[: -self._max_to_keep]:
-                _directory.remove(self._directory, old)
+        _require_same("parts", names)
+        _require_same("arrays on devices of several processes", shared)
+        together(self._make_room)
+        schema = files.Schema(SCHEMA_VERSION, jax.process_count(), names)
+        files.write(self._directory / str(step), schema, tree)
+        together(self._remove_old)
 
     def all_steps(self) -> tuple[int, ...]:
         """The steps of all complete checkpoints, ascending; also what another process saved."""
@@ -163,17 +153,9 @@ class Checkpointer:
             if it has other parts, if `only` is empty, or if the state does not fit.
           KeyError: if the checkpoint has no such path; lists those that there are.
         """
-        parts = checked_parts(module)
-        if only is not None and not isinstance(only, tuple):
-            raise TypeError(f"only must be a tuple of paths, got {only!r}; write only=('rngs',)")
-        if only == ():
-            raise ValueError(
-                "only must name at least one path, got (); leave it out to restore all"
-            )
+        parts = together(lambda: wanted(checked_parts(module), only))
         step = self._existing(step)
         single = "" in parts
-        if only is not None and not single:
-            parts = _named_parts(parts, only)
 
         def states() -> dict[str, Any]:
             current = {name: state_of(part) for name, part in parts.items()}
@@ -185,29 +167,41 @@ class Checkpointer:
         set_all(parts, states)
 
     def _require_new(self, step: int) -> None:
-        latest = json.loads(exchange(json.dumps(self.latest_step()))[0])
+        _require_same("step", step)
+        latest = from_first(self.latest_step())
         if latest is not None and step <= latest:
             raise ValueError(
                 f"step must be higher than the latest step {latest} in {self._directory}, got "
                 f"{step}; go on from there, or save to another directory"
             )
 
+    def _make_room(self) -> None:
+        if is_first():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            _directory.clear(self._directory)
+
+    def _remove_old(self) -> None:
+        if is_first() and self._max_to_keep is not None:
+            for step in self.all_steps()[: -self._max_to_keep]:
+                _directory.remove(self._directory, step)
+
     def _existing(self, step: int | None) -> int:
         """The step to restore; which are there is for the first process to see."""
-        if step is not None:
-            step = _checked_step(step)
 
         def chosen() -> int | None:
-            steps = self.all_steps() if _is_first_process() else ()
-            if _is_first_process() and not steps:
+            wanted = None if step is None else _checked_step(step)
+            if not is_first():
+                return None
+            steps = self.all_steps()
+            if not steps:
                 raise ValueError(f"no checkpoint in {self._directory}; check the directory")
-            if _is_first_process() and step is not None and step not in steps:
+            if wanted is not None and wanted not in steps:
                 raise ValueError(
                     f"no checkpoint of step {step} in {self._directory}; there are {steps}"
                 )
-            return max(steps, default=None) if step is None else step
+            return steps[-1] if wanted is None else wanted
 
-        return json.loads(exchange(json.dumps(together(chosen)))[0])
+        return from_first(together(chosen))
 
     def _read(
         self, step: int, parts: tuple[str, ...] | None, present: Any, only: tuple[str, ...] | None
@@ -229,23 +223,19 @@ class Checkpointer:
                     f"versions 1 and {SCHEMA_VERSION}; install the release that wrote it or a "
                     "later one"
                 )
-            _require_parts(where, schema.parts, parts, only)
-            tree = files.read_structure(directory, schema)
+            require_parts(where, schema.parts, parts, only)
+            tree = files.read_structure(directory, schema, only)
             if only is None:
                 return files.read_arrays(directory, tree, current)
-            return _exchanged(
+            return exchanged(
                 described("the present state", present),
-                files.read_arrays(directory, _picked(tree, only), current),
+                files.read_arrays(directory, picked(tree, only), current),
                 only,
             )
         except files.DamagedError as error:
             raise ValueError(
                 f"{where} is damaged: {error}; restore another step, there are {self.all_steps()}"
             ) from error
-
-
-def _is_first_process() -> bool:
-    return jax.process_index() == 0
 
 
 def _checked_step(step: Any) -> int:
@@ -256,98 +246,10 @@ def _checked_step(step: Any) -> int:
     return operator.index(step)
 
 
-def _require_same(what: dict[str, Any]) -> None:
-    """Raises unless all processes save the same."""
-    received = exchange(json.dumps(what))
-    if len(set(received)) > 1:
-        raise ValueError(
-            "all processes must save the same step, parts and shared arrays, but they save "
-            + "; ".join(f"process {process} {each}" for process, each in enumerate(received))
-        )
-
-
-def _require_parts(
-    where: str,
-    saved: tuple[str, ...] | None,
-    given: tuple[str, ...] | None,
-    only: tuple[str, ...] | None,
-) -> None:
-    if saved is None and given is not None:
-        raise ValueError(
-            f"{where} is of a single module, not of parts; restore that module alone, without a "
-            f"dict around it (given were {list(given)})"
-        )
-    if saved is not None and given is None:
-        raise ValueError(
-            f"{where} has the parts {list(saved)}; restore a dict of these, or some of them with "
-            "only=('model',)"
-        )
-    if only is None and set(saved or ()) != set(given or ()):
-        missing, extra = set(saved or ()) - set(given or ()), set(given or ()) - set(saved or ())
-        raise ValueError(
-            f"{where} has the parts {list(saved or ())}, but got {list(given or ())}: missing "
-            f"{sorted(missing)}, not in the checkpoint {sorted(extra)}; name those that you want "
-            "with only="
-        )
-
-
-def _named_parts(parts: Mapping[str, Part], only: tuple[str, ...]) -> dict[str, Part]:
-    for path in only:
-        if path.split("/")[0] not in parts:
-            raise ValueError(f"{path!r} is of no part given: {list(parts)}; give that part too")
-    named = {path.split("/")[0] for path in only}
-    return {name: part for name, part in parts.items() if name in named}
-
-
-def _described_parts(parts: Mapping[str, Part]) -> Saved:
-    trees = {
-        name: described(repr(name) if name else type(part).__name__, state_of(part))
-        for name, part in parts.items()
-    }
-    owner, tree = (
-        (type(parts[""]).__name__, trees[""])
-        if "" in parts
-        else (f"the parts {list(parts)}", Branch("dict", trees))
-    )
-    _require_savable(owner, tree)
-    return tree
-
-
-def _require_savable(owner: str, tree: Saved) -> None:
-    found = list(leaves(tree))
-    if not found:
-        raise ValueError(f"the state of {owner} has no arrays, so there is nothing to save")
-    empty = ["/".join(path) for path, leaf in found if np.size(leaf.value) == 0]
-    if empty:
-        raise ValueError(f"state of {owner}: arrays without elements cannot be saved: {empty}")
-    # Orbax stores an array under its path joined with dots, and of two equal ones only one.
-    stored: dict[str, str] = {}
-    for path, _ in found:
-        text, joined = "/".join(path), ".".join(path)
-        if joined in stored:
-            raise ValueError(
-                f"state of {owner}: {stored[joined]!r} and {text!r} cannot both be saved, because "
-                "Orbax writes / as a dot; rename one"
-            )
-        stored[joined] = text
-
-
-def _picked(tree: Saved, only: tuple[str, ...]) -> Saved:
-    """What is at the paths, and nothing else."""
-    picked: Saved = Branch("dict", {})
-    for path in only:
-        value = at(tree, tuple(path.split("/")))
-        if value is None:
-            there = sorted("/".join(each) for each, _ in leaves(tree))
-            raise KeyError(f"no path {path!r} in the checkpoint; there are {there}")
-        picked = put(picked, tuple(path.split("/")), value)
-    return picked
-
-
-def _exchanged(present: Saved, saved: Saved, only: tuple[str, ...]) -> Saved:
-    """The present state with what was saved at the paths."""
-    for path in only:
-        value = at(saved, tuple(path.split("/")))
-        if value is not None:
-            present = put(present, tuple(path.split("/")), value)
-    return present
+def _require_same(what: str, value: Any) -> None:
+    """Raises unless all processes have the same."""
+    sent = json.dumps(value)
+    received = exchange(f"{crc32(sent.encode()):08x} {sent}")
+    if len({each[:8] for each in received}) > 1:
+        listed = "; ".join(f"process {n}: {each[9:]}" for n, each in enumerate(received))
+        raise ValueError(f"all processes must save the same {what}, got {listed}")

@@ -6,27 +6,16 @@ changes is held in Variables, and this is what stands in a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from functools import partial, reduce
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from datarax.core._leaves import (
-    dtype_of,
-    implementation,
-    is_key,
-    owned,
-    put_in_place,
-    spec_of,
-    unplaced,
-    words,
-)
+from datarax.core._cells import Cell, Path, leaves_of, plain_cells, rebuilt
+from datarax.core._leaves import dtype_of, owned, spec_of, unplaced, words
 from datarax.core._statistics_values import frozen_statistics
-
-Path = tuple[str, ...]
 
 
 class Statistics(nnx.Variable[dict[str, Any]]):
@@ -35,18 +24,9 @@ class Statistics(nnx.Variable[dict[str, Any]]):
     The one Variable whose structure a checkpoint may change: `write_state` takes what it finds
     there, since a module has no statistics before they are computed.
 
-    >>> Statistics({"mean": np.float32(0.5)}).get_value()
-    {'mean': np.float32(0.5)}
+    >>> Statistics({"mean": 0.5}).get_value()
+    {'mean': 0.5}
     """
-
-
-class _Cell(NamedTuple):
-    """A place in a module that holds a value."""
-
-    path: Path
-    value: Any
-    set: Callable[[Any], None]
-    statistics: bool = False
 
 
 def variables(module: nnx.Pytree) -> Iterator[tuple[Path, nnx.Variable[Any]]]:
@@ -117,7 +97,7 @@ def read_all(module: nnx.Pytree) -> dict[str, Any]:
 
 
 def planned_write(
-    module: nnx.Pytree, cells: list[_Cell], state: Mapping[str, Any], *, copy: bool = True
+    module: nnx.Pytree, cells: list[Cell], state: Mapping[str, Any], *, copy: bool = True
 ) -> Callable[[], None]:
     """Does all of `write_state` that can fail.
 
@@ -140,7 +120,7 @@ def planned_write(
         )
     given = dict(_flat(state))
     differences: list[str] = []
-    updates: list[tuple[_Cell, Any]] = []
+    updates: list[tuple[Cell, Any]] = []
     for cell in cells:
         if cell.statistics:
             given = {p: leaf for p, leaf in given.items() if p[: len(cell.path)] != cell.path}
@@ -148,7 +128,7 @@ def planned_write(
             updates.append((cell, frozen_statistics(_text(cell.path), value)))
             continue
         values = []
-        for path, leaf in _of(cell):
+        for path, leaf in leaves_of(cell):
             expected = words(leaf)
             if path not in given:
                 differences.append(f"{_text(path)}: expected {spec_of(expected)}, got nothing")
@@ -171,7 +151,7 @@ def planned_write(
             f"streams that it was saved with. Differences:\n  {listed}"
         )
     planned = [
-        (cell, value if cell.statistics else _rebuilt(cell.value, value, copy))
+        (cell, value if cell.statistics else rebuilt(cell.value, value, copy))
         for cell, value in updates
     ]
 
@@ -237,55 +217,26 @@ def _own_buffer(leaf: Any) -> Any:
     return owned(leaf) if isinstance(leaf, jax.Array) else leaf
 
 
-def _read(cells: Iterator[_Cell], kept: Callable[[Any], Any]) -> dict[str, Any]:
+def _read(cells: Iterator[Cell], kept: Callable[[Any], Any]) -> dict[str, Any]:
     flat: dict[Path, Any] = {}
     for cell in cells:
         if cell.statistics:
             flat[cell.path] = jax.tree.map(lambda leaf: kept(words(leaf)), cell.value)
         else:
-            flat.update({path: kept(words(leaf)) for path, leaf in _of(cell)})
+            flat.update({path: kept(words(leaf)) for path, leaf in leaves_of(cell)})
     return _nested(flat)
 
 
-def _variable_cells(module: nnx.Pytree) -> Iterator[_Cell]:
+def _variable_cells(module: nnx.Pytree) -> Iterator[Cell]:
     for path, variable in variables(module):
         statistics = isinstance(variable, Statistics)
-        yield _Cell(path, variable.get_raw_value(), variable.set_raw_value, statistics)
+        yield Cell(path, variable.get_raw_value(), variable.set_raw_value, statistics)
 
 
-def all_cells(module: nnx.Pytree) -> Iterator[_Cell]:
+def all_cells(module: nnx.Pytree) -> Iterator[Cell]:
     """The Variables of a module and the arrays that it holds without one and could replace."""
     yield from _variable_cells(module)
-    for path, leaf in nnx.to_flat_state(nnx.state(module)):
-        if isinstance(leaf, nnx.Variable):
-            continue
-        *parents, last = path
-        holder = reduce(_entry, parents, module)
-        if isinstance(holder, list | MutableMapping | nnx.List):
-            yield _Cell(tuple(map(str, path)), leaf, partial(holder.__setitem__, last))
-        elif isinstance(holder, nnx.Pytree):
-            yield _Cell(tuple(map(str, path)), leaf, partial(setattr, holder, str(last)))
-
-
-def _entry(node: Any, name: Any) -> Any:
-    """What is at a step of a path; None in containers that JAX alone knows how to open."""
-    if isinstance(node, Mapping) or (
-        isinstance(name, int) and isinstance(node, list | tuple | nnx.List)
-    ):
-        return node[name]
-    return getattr(node, name, None) if isinstance(name, str) else None
-
-
-def _of(cell: _Cell) -> Iterator[tuple[Path, Any]]:
-    """The leaves of a cell's value, each with its path in the state."""
-    for subpath, leaf in jax.tree_util.tree_leaves_with_path(cell.value):
-        path = cell.path + tuple(_key_name(entry) for entry in subpath)
-        yield path + ((implementation(leaf),) if is_key(leaf) else ()), leaf
-
-
-def _rebuilt(current: Any, values: list[tuple[Any, Any]], copy: bool) -> Any:
-    leaves = [put_in_place(came, leaf, copy=copy) for came, leaf in values]
-    return jax.tree.unflatten(jax.tree.structure(current), leaves)
+    yield from plain_cells(module)
 
 
 def _flat(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -310,10 +261,6 @@ def _subtree(tree: Any, path: Path) -> Any:
     for name in path:
         tree = tree.get(name, {}) if isinstance(tree, Mapping) else {}
     return tree
-
-
-def _key_name(entry: Any) -> str:
-    return jax.tree_util.keystr((entry,), simple=True)
 
 
 def _text(path: Path) -> str:
