@@ -148,7 +148,7 @@ class Shift(ModalityOperator[ModalityOperatorConfig]):
     """Another operator that draws a number for each record."""
 
     def generate_random_params(self, rng, data_shapes):
-        return jax.random.uniform(rng, (data_shapes["image"][0],))
+        return jax.random.uniform(rng, (data_shapes["image"][0],), dtype=np.float32)
 
     def transform_field(self, value, random_params, stats):
         return value + random_params

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -52,9 +52,8 @@ class ModalityOperatorConfig(OperatorConfig):
       keypoint_fields: which auxiliary fields are points `(points, 2)` in pixels, or `(points, 3)`
         with a visibility flag. A point with a negative coordinate or flag 0 is padding and stays.
       keypoint_format: "xy" or "yx".
-
-    Inherited from `datarax.core.config.OperatorConfig`: `stochastic`, `stream_name`,
-    `batch_strategy`, `batch_stats_fn`, `precomputed_stats` and `cacheable`.
+      stochastic, stream_name, batch_strategy: see `OperatorConfig`.
+      cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
     Raises:
       TypeError: for a value of the wrong type.
@@ -129,8 +128,7 @@ class ModalityOperatorConfig(OperatorConfig):
             if written in auxiliary:
                 raise ValueError(
                     f"{label}.auxiliary_fields must not name {written!r}, which the operator "
-                    "writes "
-                    "as its field_key or target_key"
+                    "writes as its field_key or target_key"
                 )
         for name, known in (
             ("box_format", _auxiliary.BOX_FORMATS),
@@ -142,14 +140,24 @@ class ModalityOperatorConfig(OperatorConfig):
                 )
 
     def _checked_range(self, name: str) -> tuple[float, float]:
-        value = getattr(self, name)
         label = f"{type(self).__name__}.{name}"
-        if not isinstance(value, tuple | list) or len(value) != 2:
-            raise TypeError(f"{label} must be (min, max), got {value!r}")
-        numbers = tuple(require_number(label, number, finite=False) for number in value)
-        if not numbers[0] < numbers[1]:
-            raise ValueError(f"{label} must be (min, max) with min < max, got {value!r}")
-        return numbers[0], numbers[1]
+        pair = require_pair(label, getattr(self, name), "(min, max)")
+        low, high = (require_number(label, number, finite=False) for number in pair)
+        if not low < high:
+            raise ValueError(f"{label} must be (min, max) with min < max, got {pair!r}")
+        return low, high
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether it is a tuple or something that reads like one, such as a list of a config file."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def require_pair(label: str, value: Any, form: str) -> tuple[Any, Any]:
+    """Returns a sequence of two as a tuple; TypeError that states the form for anything else."""
+    if not is_sequence(value) or len(value) != 2:
+        raise TypeError(f"{label} must be {form}, got {value!r}")
+    return value[0], value[1]
 
 
 def require_number(label: str, value: Any, *, finite: bool = True) -> float:

@@ -45,8 +45,7 @@ def clip_bounds(clip_range: tuple[float, float], dtype: Any) -> tuple[Any, Any]:
     if not low <= high:
         raise ValueError(
             f"clip_range {clip_range} contains no value of dtype {jnp.dtype(dtype).name}; use a "
-            "range "
-            "that does, or convert the field to float32 first"
+            "range that does, or convert the field to float32 first"
         )
     return low, high
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from datarax.core._modality_config import ModalityOperatorConfig, require_number
@@ -31,7 +32,7 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         (0.3, 1 / 0.3).
       placement: "random", every legal place equally likely; "grid", one patch in each cell of a
         regular grid that lies in the middle of the image.
-      grid_ratio: side of a patch / side of its cell, in (0, 1].
+      grid_ratio: side of a patch / side of its cell, in (0, 1]. None: 0.5.
       grid_jitter: how far a patch moves in its cell, from 0 (it lies in the middle) to 1
         (anywhere).
       prob: probability that a record loses any patch; below 1 only if `stochastic`.
@@ -57,10 +58,12 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         None: (0, 1) of (height, width) or (height, width, channel). Patches extend over the others.
       channel_axis: the axis of colours, for values per channel. None: the last axis, if it is not
         spatial.
-
-    Inherited from `datarax.core.modality.ModalityOperatorConfig`: `field_key`, `target_key`,
-    `clip_range`, `auxiliary_fields`, `box_fields`, `keypoint_fields` and how they are to be read;
-    and from `datarax.core.config.OperatorConfig`: `stochastic`, which training needs, and others.
+      field_key, target_key, clip_range, auxiliary_fields, preserve_auxiliary, box_fields,
+        box_format, keypoint_fields, keypoint_format, validate_domain_constraints: see
+        `ModalityOperatorConfig`.
+      stochastic, stream_name, batch_strategy: see `OperatorConfig`; training needs
+        `stochastic=True`.
+      cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
     Boxes get a field `<name>_visibility`, float32 `(boxes,)`: the fraction of the box's area inside
     the image that no patch covers, 0 for padding. Keypoints get one too, bool `(points,)`; a flag 2
@@ -107,6 +110,9 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         self._convert("seed", types.integer)
         for name, convert in {
             "num_patches": types.count,
+            "patch_area": partial(types.positive_range, most=1.0),
+            "aspect_ratio": partial(types.positive_range, most=1e6),
+            "grid_ratio": types.fraction,
             "mask_fill": require_number,
             "spatial_axes": types.axes,
             "channel_axis": types.integer,
@@ -132,29 +138,21 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         raise ValueError(f"{self._label(name)}={getattr(self, name)!r} {because}")
 
     def _check_randomness(self) -> None:
-        if self.stochastic:
-            return
-        if self.prob < 1:
-            self._refuse(
-                "prob", "needs stochastic=True: without, all records have the same patches"
-            )
-        if isinstance(self.num_patches, tuple):
-            self._refuse(
-                "num_patches", "needs stochastic=True: without, all records have the same patches"
-            )
+        varying = {"prob": self.prob < 1, "num_patches": isinstance(self.num_patches, tuple)}
+        for name, varies in varying.items():
+            if varies and not self.stochastic:
+                self._refuse(
+                    name, "needs stochastic=True: without, all records have the same patches"
+                )
 
     def _check_sizes(self) -> None:
-        if self.patch_area is None:
-            if self.aspect_ratio is not None:
-                self._refuse("aspect_ratio", "has no effect without patch_area; set patch_area")
-            return
-        if self.patch_size != DEFAULT_SIZE:
+        if self.patch_area is None and self.aspect_ratio is not None:
+            self._refuse("aspect_ratio", "has no effect without patch_area; set patch_area")
+        if self.patch_area is not None and self.patch_size != DEFAULT_SIZE:
             self._refuse("patch_size", "has no effect with patch_area; leave one of them out")
-        self._convert("patch_area", lambda label, value: types.positive_range(label, value, 1.0))
-        if self.aspect_ratio is not None:
-            self._convert(
-                "aspect_ratio", lambda label, value: types.positive_range(label, value, 1e6)
-            )
+
+    def _has_one_size(self) -> bool:
+        return self.patch_area is None and not any(isinstance(s, tuple) for s in self.patch_size)
 
     def _check_grid(self) -> None:
         require_names(self, "placement")
@@ -166,16 +164,12 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
             for name, default in (("grid_ratio", None), ("grid_jitter", 0)):
                 if getattr(self, name) != default:
                     self._refuse(name, "has no effect with placement='random'; set it to 'grid'")
-            return
-        if self.patch_area is not None or any(isinstance(side, tuple) for side in self.patch_size):
+        elif not self._has_one_size():
             name = "patch_size" if self.patch_area is None else "patch_area"
             self._refuse(
                 name, "must be one size with placement='grid'; use patch_size=(height, width)"
             )
-        if self.grid_ratio is None:
-            object.__setattr__(self, "grid_ratio", 0.5)
-        self._convert("grid_ratio", types.fraction)
-        if not self.grid_ratio:
+        if self.grid_ratio == 0:
             self._refuse("grid_ratio", "must be in (0, 1]")
 
     def _check_tokens(self) -> None:
@@ -215,13 +209,9 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
             self._refuse(
                 "mask_fill",
                 f"has no effect, because auxiliary_fields {self.auxiliary_fields} name no mask; "
-                "name "
-                "the masks there or leave mask_fill out",
+                "name the masks there or leave mask_fill out",
             )
-        one_size = self.patch_area is None and not any(
-            isinstance(s, tuple) for s in self.patch_size
-        )
-        if self.in_place and not (one_size and self.fill == "constant"):
+        if self.in_place and not (self._has_one_size() and self.fill == "constant"):
             self._refuse("in_place", "needs fill='constant' and one patch_size=(height, width)")
         if self.shrink_boxes and not self.box_fields:
             self._refuse("shrink_boxes", "has no effect without box_fields; name the boxes there")

@@ -12,7 +12,60 @@ from jaxtyping import Array, UInt32
 
 from datarax.core._value_range import at_working_precision, held_exactly
 from datarax.core.randomness import THREEFRY, random_words
+from datarax.operators.modality.image import _means
+from datarax.operators.modality.image._config import PatchDropoutOperatorConfig
+from datarax.operators.modality.image._geometry import channel_axis
 from datarax.operators.modality.image._sampling import below, unit
+
+
+def fill_of(
+    config: PatchDropoutOperatorConfig,
+    image: Array,
+    seed: UInt32[Array, "2"] | None,
+    stats: dict[str, Any] | None,
+) -> Array:
+    """What stands in the patches of one record.
+
+    Args:
+      config: which fill.
+      image: any shape.
+      seed: two random words, for fills that are random.
+      stats: the operator's statistics, for the mean of the data set.
+
+    Returns:
+      A scalar, or an array of the image's rank that broadcasts to it; of its dtype.
+
+    Raises:
+      KeyError: if the statistics hold no mean.
+      ValueError: if a number does not fit the image's dtype or channels.
+    """
+    channels = channel_axis(config, image.shape)
+    if config.fill == "constant":
+        constant = _constant(config, image, channels)
+        return jnp.asarray(_per_channel(constant, image.ndim, channels))
+    if config.fill == "mean":
+        return _means.mean_color(image, channel_axis=channels)
+    if config.fill == "dataset_mean":
+        mean = _means.dataset_mean(stats or {}, config.field_key, image, channels)
+        return _per_channel(mean, image.ndim, channels)
+    shape = image.shape
+    if config.fill == "color":
+        shape = tuple(side if axis == channels else 1 for axis, side in enumerate(shape))
+    bounds = random_bounds(config.fill_range, config.clip_range, image.dtype)
+    return random_values(seed, shape=shape, dtype=image.dtype, bounds=bounds)
+
+
+def _constant(config: PatchDropoutOperatorConfig, image: Array, channels: int | None) -> np.ndarray:
+    value = config.drop_value
+    if isinstance(value, tuple):
+        found = "no channel axis" if channels is None else f"{image.shape[channels]} channels"
+        if channels is None or len(value) != image.shape[channels]:
+            raise ValueError(
+                f"drop_value {value} has {len(value)} numbers, one per channel, but field "
+                f"{config.field_key!r} of shape {image.shape} has {found}; use one number, or set "
+                "channel_axis"
+            )
+    return exact_constant("drop_value", value, image.dtype)
 
 
 def exact_constant(label: str, value: float | tuple[float, ...], dtype: Any) -> np.ndarray:
@@ -48,7 +101,7 @@ def _nearest(number: float, dtype: Any) -> str:
     return str(float(np.asarray(at_working_precision(number, dtype)).astype(dtype)))
 
 
-def per_channel(values: Any, rank: int, channel_axis: int | None) -> Any:
+def _per_channel(values: Any, rank: int, channel_axis: int | None) -> Any:
     """Values `(channel,)` as an array of the image's rank; a scalar as it is."""
     if values.ndim == 0 or channel_axis is None:
         return values
@@ -122,7 +175,11 @@ def _float_ends(bounds: tuple[float, float], dtype: Any) -> tuple[np.ndarray, np
 
 @partial(jax.jit, static_argnames=("shape", "dtype", "bounds"))
 def random_values(
-    seed: UInt32[Array, "2"], *, shape: tuple[int, ...], dtype: Any, bounds: tuple[float, float]
+    seed: UInt32[Array, "2"] | None,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    bounds: tuple[float, float],
 ) -> Array:
     """Uniform values from bounds[0] to bounds[1], which only integers reach.
 
@@ -132,6 +189,7 @@ def random_values(
       dtype: of the result.
       bounds: smallest and largest value, from `random_bounds`.
     """
+    assert seed is not None
     key = jax.random.wrap_key_data(seed, impl=THREEFRY)
     bits = random_words(key, shape)
     if jnp.issubdtype(dtype, jnp.integer):

@@ -9,6 +9,7 @@ from datarax.operators.modality.image._config import Length, PatchDropoutOperato
 from datarax.operators.modality.image._sampling import Grid, Layout, Shape
 
 DEFAULT_ASPECT = (0.3, 1 / 0.3)
+DEFAULT_GRID_RATIO = 0.5
 
 
 def spatial_axes(config: PatchDropoutOperatorConfig, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -100,20 +101,20 @@ def _warn_of_channels_first(key: str, shape: tuple[int, ...]) -> None:
 def _grid(
     config: PatchDropoutOperatorConfig, size: tuple[int, int], sides: tuple[int, int]
 ) -> Grid:
-    cell = tuple(round(side / (config.grid_ratio or 1)) for side in size)
+    ratio = DEFAULT_GRID_RATIO if config.grid_ratio is None else config.grid_ratio
+    cell = tuple(round(side / ratio) for side in size)
     rows, columns = (side // length for side, length in zip(sides, cell, strict=True))
     if not rows or not columns:
         raise ValueError(
-            f"grid_ratio {config.grid_ratio} makes cells of {cell} around patches of {size}, which "
-            "do "
-            f"not fit {config.field_key!r} of {sides}; use smaller patches or a larger grid_ratio"
+            f"grid_ratio {ratio} makes cells of {cell} around patches of {size}, which do not fit "
+            f"{config.field_key!r} of {sides}; use smaller patches or a larger grid_ratio"
         )
     most = config.num_patches[1] if isinstance(config.num_patches, tuple) else config.num_patches
     if most is not None and most > rows * columns:
         raise ValueError(
             f"num_patches {config.num_patches} are more than the {rows} x {columns} cells of the "
-            "grid "
-            f"on {config.field_key!r} of {sides}; use at most {rows * columns}, or None for all"
+            f"grid on {config.field_key!r} of {sides}; use at most {rows * columns}, or None for "
+            "all"
         )
     if config.drop_tokens and (rows * size[0], columns * size[1]) != sides:
         raise ValueError(

@@ -91,8 +91,6 @@ def _check_inside(positions: Array, sizes: Array, layout: Layout) -> None:
         most = (np.asarray(layout.image) - sides[number]).tolist()
         raise ValueError(
             f"random_params['patch_positions'][{number}] {origins[number].tolist()} puts a patch "
-            "of "
-            f"{tuple(sides[number].tolist())} outside the image of {layout.image}; (y, x) must be "
-            "from "
-            f"(0, 0) to {tuple(most)}"
+            f"of {tuple(sides[number].tolist())} outside the image of {layout.image}; (y, x) must "
+            f"be from (0, 0) to {tuple(most)}"
         )

@@ -190,7 +190,7 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
     if layout.varies_in_size:
         params["patch_sizes"] = sizes
     if layout.varies_in_count:
-        applied = coin(share["chance"][:, 0], np.float32(layout.prob))
+        applied = coin(share["chance"][:, 0], jnp.float32(layout.prob))
         params["patch_count"] = jnp.where(applied, _between(share["count"][:, 0], layout.count), 0)
     if layout.seeded:
         params["fill_seed"] = share["seed"]

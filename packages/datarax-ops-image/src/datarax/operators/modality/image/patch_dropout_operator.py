@@ -17,7 +17,6 @@ from datarax.operators.modality.image import (
     _fills,
     _geometry,
     _in_place,
-    _means,
     _patches,
     _sampling,
     _tokens,
@@ -118,7 +117,7 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
         value = jnp.asarray(value)
         patches = self._patches(value, random_params)
         axes = _geometry.spatial_axes(self.config, value.shape)
-        fill = self._fill(value, patches, stats)
+        fill = _fills.fill_of(self.config, value, patches.seed, stats)
         if self.config.in_place:
             layout = _geometry.layout(self.config, value.shape)
             size = layout.heights[0], layout.widths[0]
@@ -154,8 +153,8 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
         if len(shape) <= axes[1] or tuple(shape[axis] for axis in axes) != sides:
             raise ValueError(
                 f"auxiliary_fields {names} hold a mask of shape {shape}, which must have the "
-                "image's "
-                f"{sides} on axes {axes}; name boxes in box_fields and points in keypoint_fields"
+                f"image's {sides} on axes {axes}; name boxes in box_fields and points in "
+                "keypoint_fields"
             )
         if self.config.mask_fill is None:
             return mask
@@ -220,33 +219,3 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
         if not self.stochastic:
             random_params = _sampling.fixed(self.config.seed, layout)
         return given_patches(self._label(), layout, random_params)
-
-    def _fill(self, image: Array, patches: Patches, stats: dict[str, Any] | None) -> Array:
-        config = self.config
-        channels = _geometry.channel_axis(config, image.shape)
-        if config.fill == "dataset_mean":
-            mean = _means.dataset_mean(stats or {}, config.field_key, image, channels)
-            return _fills.per_channel(mean, image.ndim, channels)
-        if config.fill == "mean":
-            return _means.mean_color(image, channel_axis=channels)
-        if config.fill == "constant":
-            return jnp.asarray(self._constant(image, channels))
-        shape = image.shape
-        if config.fill == "color":
-            shape = tuple(side if axis == channels else 1 for axis, side in enumerate(shape))
-        bounds = _fills.random_bounds(config.fill_range, config.clip_range, image.dtype)
-        return _fills.random_values(patches.seed, shape=shape, dtype=image.dtype, bounds=bounds)
-
-    def _constant(self, image: Array, channels: int | None) -> np.ndarray:
-        value = self.config.drop_value
-        if isinstance(value, tuple):
-            found = "no channel axis" if channels is None else f"{image.shape[channels]} channels"
-            if channels is None or len(value) != image.shape[channels]:
-                raise ValueError(
-                    f"drop_value {value} has {len(value)} numbers, one per channel, but field "
-                    f"{self.config.field_key!r} of shape {image.shape} has {found}; use one "
-                    "number, or "
-                    "set channel_axis"
-                )
-        constant = _fills.exact_constant("drop_value", value, image.dtype)
-        return _fills.per_channel(constant, image.ndim, channels)
