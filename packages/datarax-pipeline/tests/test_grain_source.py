@@ -169,3 +169,33 @@ def test_an_empty_shard_is_refused():
     """A host without a record would never take part in a step."""
     with pytest.raises(ValueError, match="at least one in this shard"):
         source(2, shard=ShardOptions(2, 3))
+
+
+class Troubled(Tens):
+    """Record 7 raises StopIteration, record 3 is masked."""
+
+    def __getitem__(self, index):
+        if index == 7:
+            return next(iter(()))
+        return {"x": np.ma.masked_array(np.float32([1, 2]), mask=[0, index == 3])}
+
+
+@pytest.mark.parametrize("options", [{"num_threads": 0}, {}, {"num_workers": 1}], ids=str)
+def test_stop_iteration_of_a_dataset_is_named(options):
+    """Grain would take it for the end of what there is to read."""
+    config = GrainSourceConfig(**options)
+    pipeline = Pipeline(source=GrainSource(config, dataset=Troubled()), batch_size=1, prefetch=0)
+    iterator = iter(pipeline)
+    iterator.set_state({**iterator.get_state(), "record": np.uint32(6)})
+    next(iterator)
+    with pytest.raises(RuntimeError, match="record 7 of dataset raised StopIteration"):
+        next(iterator)
+
+
+def test_masked_records_of_a_dataset_are_refused():
+    """Grain stacks what lies under the mask."""
+    source = GrainSource(GrainSourceConfig(num_threads=0), dataset=Troubled())
+    with pytest.raises(ValueError, match=r"record 3\['x'\] is a masked array with masked entries"):
+        list(Pipeline(source=source, batch_size=2, prefetch=0))
+    with pytest.raises(RuntimeError, match="record 7 of Troubled raised StopIteration"):
+        source[7]

@@ -12,7 +12,9 @@ from datarax.core.element_batch import Batch
 from datarax.pipeline._prefetch import Prefetcher
 from datarax.pipeline._progress import require_tqdm
 from datarax.pipeline._reader import computes_on_cpu, on_device, read, transfer
+from datarax.pipeline._stages import StageStoppedError
 from datarax.pipeline._state import IteratorState, Position
+from datarax.sources._ends import stopped
 
 if TYPE_CHECKING:
     from datarax.pipeline._pipeline import Pipeline
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 # How many batches are read ahead where that is of use and nobody has said how many.
 READ_AHEAD = 2
+
+# How many record numbers an error lists.
+_SHOWN = 16
 
 
 class Open:
@@ -87,18 +92,40 @@ class PipelineIterator:
     def __next__(self) -> Batch:
         opened = self._open
         try:
-            batch, records = next(opened.reader or self._reopen())
-            if self._stages is not None:
-                batch = self._stages(batch)
-            batch = on_device(batch)
+            item = next(opened.reader or self._opened_again(), None)
+            batch, records = (None, 0) if item is None else item
+            if batch is not None:
+                batch = self._transformed(batch)
         except BaseException:
-            # The end of the epoch included. After an error, the next call reads this batch again.
+            # After an error, the next call reads this batch again.
             opened.close()
             raise
+        if batch is None:
+            opened.close()
+            raise StopIteration
         self._record.set_value(np.uint32(self._delivered() + records))
         if opened.bar is not None:
             opened.bar.update()
         return batch
+
+    def _transformed(self, batch: Batch) -> Batch:
+        """The batch after all stages, on the device."""
+        try:
+            if self._stages is not None:
+                batch = self._stages(batch)
+            return on_device(batch)
+        except (StageStoppedError, StopIteration) as error:
+            stage, cause = "a stage", error
+            if isinstance(error, StageStoppedError):
+                stage, cause = str(error), error.__cause__
+            what = f"{stage}, for {_text_of_records(batch)} of epoch {self.epoch},"
+            raise stopped(what) from cause
+
+    def _opened_again(self) -> Any:
+        try:
+            return self._reopen()
+        except StopIteration as error:
+            raise stopped(f"opening {self._pipeline.source._label()}") from error
 
     def _reopen(self) -> Any:
         pipeline, opened = self._pipeline, self._open
@@ -153,3 +180,10 @@ class PipelineIterator:
         """
         self._state().write(state)
         self._open.close()
+
+
+def _text_of_records(batch: Batch) -> str:
+    """The numbers of a batch's records, in a line."""
+    numbers = np.asarray(batch.record_index)[np.asarray(batch.valid_mask)].tolist()
+    shown = ", ".join(map(str, numbers[:_SHOWN]))
+    return f"the records {shown}" + (", ..." if len(numbers) > _SHOWN else "")

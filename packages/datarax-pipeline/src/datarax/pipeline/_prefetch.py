@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
+from datarax.sources._ends import stopped
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -65,9 +67,15 @@ class Prefetcher(Generic[Out]):
         end: BaseException | None = None
         try:
             while self._wait_for_room(size):
-                self._put(True, prepare(next(items)))
-        except StopIteration:
-            pass
+                try:
+                    item = next(items)
+                except StopIteration:
+                    break
+                self._put(True, prepare(item))
+        except StopIteration as error:
+            # Raised again as it is, it would be the end of the epoch.
+            end = stopped("bringing a batch to the device")
+            end.__cause__ = error
         except BaseException as error:
             end = error
         finally:

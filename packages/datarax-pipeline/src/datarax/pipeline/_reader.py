@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator
+import itertools
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
 
 from datarax.batching import pad_batch
+from datarax.core.batcher import logger
 from datarax.core.element_batch import Batch
 from datarax.sources import DataSourceModule
+from datarax.sources._ends import is_of_generator, stopped
 
 
 def read(
@@ -31,15 +34,57 @@ def read(
     Raises:
       TypeError: if the source gives anything but a `Batch`.
       ValueError: if a batch has too many rows, or no `record_index` or `epoch`.
+      RuntimeError: if the source gives fewer records than it has.
     """
     opened = source.batches if source.device_records() is None else source.index_batches
-    for batch in opened(epoch, start, batch_size):
+    done, length = start, len(source)
+    for batch in _batches(source, epoch, opened(epoch, start, batch_size)):
         rows = _checked_rows(source, batch, batch_size)
+        done += rows
         if rows < batch_size and remainder == "drop":
-            return
+            if done >= length:
+                logger.info(
+                    "epoch %d of %s leaves out the last %d records, too few for a batch of %d; "
+                    "remainder='pad' keeps them",
+                    epoch,
+                    source._label(),
+                    rows,
+                    batch_size,
+                )
+                return
+            # Only the last batch may be smaller.
+            break
         if rows < batch_size and remainder == "pad":
+            logger.info(
+                "epoch %d of %s ends with %d rows of padding, which valid_mask marks",
+                epoch,
+                source._label(),
+                batch_size - rows,
+            )
             batch = pad_batch(batch, batch_size)
         yield batch, rows
+    if done < length:
+        raise RuntimeError(
+            f"batches of {source._label()} gave a smaller batch, or none, after {done} of the "
+            f"{length} records of epoch {epoch}; whatever raises StopIteration inside it ends it "
+            "early, and a source whose len() is right gives every record"
+        )
+
+
+def _batches(source: DataSourceModule[Any], epoch: int, batches: Any) -> Iterator[Any]:
+    """The batches; StopIteration inside the source's generator is named for what it is."""
+    iterator = iter(batches)
+    for number in itertools.count():
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if is_of_generator(error):
+                what = f"batches of {source._label()}, for batch {number} of epoch {epoch},"
+                raise stopped(what) from error.__cause__
+            raise
+        yield batch
 
 
 def _checked_rows(source: DataSourceModule, batch: object, batch_size: int) -> int:

@@ -19,6 +19,10 @@ class DeviceRecords(nnx.Variable[Any]):
     """Data and states of all records of a source that holds them on a device."""
 
 
+class StageStoppedError(Exception):
+    """Says which stage raised StopIteration."""
+
+
 class Stages(OperatorModule):
     """Applies operators one after the other, after gathering the batch where records are at hand.
 
@@ -55,7 +59,10 @@ class Stages(OperatorModule):
         ):
             earlier = sum(type(other) is type(operator) for other in self.operators[:number])
             with member(type(self), earlier, ordinal):
-                batch = operator(batch)
+                try:
+                    batch = operator(batch)
+                except StopIteration as error:
+                    raise StageStoppedError(f"stages[{number}] {operator._label()}") from error
         return batch
 
     def count_operations(self, valid_mask: Any, applied: Any = None) -> None:

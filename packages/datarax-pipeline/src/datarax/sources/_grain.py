@@ -107,9 +107,10 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
                 f"shard, got {length} records and {config.shard}; a repeated dataset is endless: "
                 "leave repeating to the pipeline"
             )
-        if not isinstance(dataset[0], Mapping):
+        first = self._dataset.record(0)
+        if not isinstance(first, Mapping):
             raise TypeError(
-                f"dataset[0] must be a dict of arrays, got {type(dataset[0]).__name__}; decode it "
+                f"dataset[0] must be a dict of arrays, got {type(first).__name__}; decode it "
                 "first: grain.MapDataset.source(dataset).map(decode)"
             )
 
@@ -125,7 +126,7 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
         # A MapDataset begins again after its end.
         if not 0 <= index < length:
             raise IndexError(f"index must be from 0 to {length - 1}, got {index}")
-        return self._dataset.wrapped[index]
+        return self._dataset.record(index)
 
     def order(self, epoch: int) -> UInt32[np.ndarray, " records"]:
         return np.fromiter(self._numbers(epoch), np.uint32, len(self))
@@ -167,8 +168,26 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
 
 def _reader(dataset: Any) -> Callable[[int], dict[str, Any]]:
     # Nested, so that worker processes get it by value and need not import this package.
+    def refuse_masked(name: str, node: Any) -> None:
+        # Before Grain stacks records, which drops the mask.
+        if isinstance(node, Mapping):
+            for key, child in node.items():
+                refuse_masked(f"{name}[{key!r}]", child)
+        elif isinstance(node, np.ma.MaskedArray) and np.ma.is_masked(node):
+            raise ValueError(
+                f"{name} is a masked array with masked entries, for which batches have no place; "
+                "fill them with array.filled(...), and give the mask as a field of its own"
+            )
+
     def read(index: int) -> dict[str, Any]:
-        record = dataset[index]
+        try:
+            record = dataset[index]
+        except StopIteration as error:
+            raise RuntimeError(
+                f"record {index} of dataset raised StopIteration, which would end the epoch before "
+                "its end; return a value, or raise another error"
+            ) from error
+        refuse_masked(f"record {index}", record)
         if record is None:
             raise ValueError(
                 f"record {index} is None, as filtered records are; a source has a fixed number of "

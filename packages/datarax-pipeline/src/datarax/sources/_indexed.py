@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from datarax.sources._config import SourceConfig
+from datarax.sources._ends import stopped
 from datarax.sources._source import DataSourceModule
 
 
@@ -37,6 +38,13 @@ class Dataset:
             )
         self.wrapped = wrapped
 
+    def record(self, index: int) -> Any:
+        """The record with this number."""
+        try:
+            return self.wrapped[index]
+        except StopIteration as error:
+            raise stopped(f"record {index} of {type(self.wrapped).__name__}") from error
+
 
 class IndexedSource(DataSourceModule[SourceConfig]):
     """Serves the records of a dataset in its order.
@@ -55,7 +63,7 @@ class IndexedSource(DataSourceModule[SourceConfig]):
         return len(self._dataset.wrapped)
 
     def __getitem__(self, index: int) -> Any:
-        record = self._dataset.wrapped[index]
+        record = self._dataset.record(index)
         parts = isinstance(record, tuple) and not hasattr(record, "_fields")
         if self._fields is None and not parts:
             return record

@@ -15,6 +15,7 @@ from datarax.core import randomness
 from datarax.core.element_batch import Batch, Element
 from datarax.core.structural import StructuralModule
 from datarax.sources._config import SourceConfig
+from datarax.sources._ends import stopped
 from datarax.sources._order import permutation, words_of_key, words_of_seed
 
 SHUFFLE_STREAM = "shuffle"
@@ -94,7 +95,7 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
           A batch of these records in this order, without `record_index` and `epoch`.
         """
         try:
-            return Batch.from_elements([_as_element(self[int(index)]) for index in indices])
+            return Batch.from_elements([self._element(int(index)) for index in indices])
         except (TypeError, ValueError) as error:
             error.add_note(f"while {self._label()} read the records {np.asarray(indices).tolist()}")
             raise
@@ -104,7 +105,14 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
 
     def element_spec(self) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes and dtypes of one record's fields, as batches will have them."""
-        return record_spec(_as_element(self[0]))
+        return record_spec(self._element(0))
+
+    def _element(self, index: int) -> Element:
+        try:
+            record = self[index]
+        except StopIteration as error:
+            raise stopped(f"record {index} of {self._label()}") from error
+        return record if isinstance(record, Element) else Element(record)
 
     def order(self, epoch: int) -> UInt32[np.ndarray, " records"]:
         """The records of an epoch in the order in which they come.
@@ -169,7 +177,3 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
 def _derived_key(source: DataSourceModule, rngs: nnx.Rngs) -> ShuffleKey:
     streams = randomness.own_streams(source._label(), type(source), rngs, [SHUFFLE_STREAM])
     return ShuffleKey(words_of_key(streams[SHUFFLE_STREAM].key.get_value()))
-
-
-def _as_element(record: Any) -> Element:
-    return record if isinstance(record, Element) else Element(record)
