@@ -68,19 +68,6 @@ def as_uint32(name: str, value: Any) -> Any:
     return read_only(host.astype(np.uint32))
 
 
-def with_columns(data: Any) -> Any:
-    """The data with a NumPy array for each list of numbers, which JAX would take for a pytree."""
-
-    def is_column(node: Any) -> bool:
-        return isinstance(node, list) and all(
-            isinstance(leaf, bool | int | float | str) for leaf in jax.tree.leaves(node)
-        )
-
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) if isinstance(leaf, list) else leaf, data, is_leaf=is_column
-    )
-
-
 def as_entries(metadata: Any) -> tuple[Any, ...] | None:
     """Metadata as a tuple with an entry a row; None stays None."""
     if metadata is None:

@@ -7,17 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
-from datarax.core import _batch_checks
 from datarax.core.element_batch import RESERVED_FIELD, Batch
-
-READY = frozenset(
-    map(
-        np.dtype,
-        ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32"],
-    )
-)
 
 
 def as_batch(owner: str, fields: Any) -> Batch:
@@ -36,34 +27,16 @@ def as_batch(owner: str, fields: Any) -> Batch:
         )
     data = dict(fields)
     mask = data.pop(RESERVED_FIELD, None)
-    leaves = jax.tree.leaves(data)
-    if leaves and all(map(_is_ready, leaves)) and _is_mask(mask):
-        lengths = {leaf.shape[0] for leaf in leaves} | (set() if mask is None else {len(mask)})
-        if len(lengths) == 1 and lengths != {0}:
-            rows = lengths.pop()
-            return Batch(data, {}, _batch_checks.all_valid(rows) if mask is None else mask)
     try:
         if mask is not None and not isinstance(mask, jax.Array):
             mask = np.asarray(mask)
         return Batch.from_arrays(data, valid_mask=mask)
     except (TypeError, ValueError) as error:
-        raise type(error)(
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
             f"{owner} cannot read the dict as a batch: {error}. Every field must be an array "
             "(batch, ...) of numbers; leave others out, and give a single record a batch axis of 1"
         ) from None
-
-
-def _is_ready(leaf: Any) -> bool:
-    """Whether a field needs no look at its values, and has a batch axis."""
-    if type(leaf) is np.ndarray:
-        return leaf.dtype in READY and leaf.ndim > 0
-    return isinstance(leaf, jax.Array | Tracer) and leaf.ndim > 0
-
-
-def _is_mask(mask: Any) -> bool:
-    if mask is None:
-        return True
-    return isinstance(mask, jax.Array | np.ndarray) and mask.dtype == bool and mask.ndim == 1
 
 
 def as_fields(owner: str, out: Batch, given: Mapping[str, Any]) -> dict[str, Any]:

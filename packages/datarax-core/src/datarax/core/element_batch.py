@@ -105,7 +105,7 @@ class Batch:
           ValueError: if there is no row, if rows differ in number, if a field is called
             `valid_mask`, or if an integer does not fit its type.
         """
-        data = specs.as_leaves("data", _batch_checks.with_columns(data))
+        data = specs.as_leaves("data", data)
         if isinstance(data, Mapping) and RESERVED_FIELD in data:
             raise ValueError(
                 "data must not have a field 'valid_mask', the name under which as_dict() puts the "

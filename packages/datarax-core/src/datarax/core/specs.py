@@ -204,12 +204,13 @@ def count_rows(name: str, tree: Any, rows: int | None = None) -> int | None:
     Raises:
       ValueError: if a leaf is a scalar or has another length, naming its path.
     """
-    for path, leaf in tree_leaves_with_path(tree):
+    for position, leaf in enumerate(jax.tree.leaves(tree)):
         shape = jnp.shape(leaf)
         rows = shape[0] if rows is None and shape else rows
         if not shape or shape[0] != rows:
+            path = keystr(tree_leaves_with_path(tree)[position][0])
             expected = "a batch axis" if rows is None else f"{rows} rows on axis 0"
-            raise ValueError(f"{name}{keystr(path)} must have {expected}, got shape {shape}")
+            raise ValueError(f"{name}{path} must have {expected}, got shape {shape}")
     return rows
 
 
