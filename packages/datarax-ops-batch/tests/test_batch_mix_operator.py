@@ -354,7 +354,7 @@ def test_documented_calls_exist():
     record = ({"image": np.zeros(3)}, {}, {"name": "cat"})
     assert op.apply(*record) == record
     assert ConfigFromCore is BatchMixOperatorConfig
-    assert op.requires_rng_streams() == ["default"]
+    assert op.requires_rng_streams() == ["batch_mix"]
 
 
 def test_positional_fields_stand_in_the_documented_order():

@@ -8,7 +8,6 @@ labels.
 
 import functools
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -20,6 +19,8 @@ from datarax.operators.batch_mix_operator import (
     FMix,
     ResizeMix,
 )
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 COUNT, HEIGHT, WIDTH, CLASSES = 12, 8, 6, 10
 DRAWS = 4
@@ -239,14 +240,6 @@ def openmixup_fmix(x, y, plan):
     mask = 1.0 - one(plan["mask"])
     image = mask[..., None] * x + (1 - mask[..., None]) * x[plan["partner"]]
     return image, mixed_labels(y, plan, np.full(COUNT, mask.mean()))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """The other tests of mixing see what XLA optimises; here compiling would take the most time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -16,10 +16,15 @@ def coin(word: UInt32[Array, "*shape"], probability: Float32[Array, ""]) -> Arra
     return (word >> 8).astype(jnp.float32) < probability * jnp.float32(2**24)
 
 
-def below(word: UInt32[Array, "*shape"], count: Int32[Array, "*shape"]) -> Int32[Array, "*shape"]:
-    """Uniform among 0, 1, ..., count - 1, for counts from 1 to 65535.
+def below(
+    word: UInt32[Array, "*shape"], count: Int32[Array, "*shape"] | UInt32[Array, "*shape"]
+) -> Int32[Array, "*shape"]:
+    """Uniform among 0, 1, ..., count - 1, for counts from 1 to 2**31.
 
     The upper half of the 64-bit product of word and count, from 16-bit halves.
     """
     n = count.astype(jnp.uint32)
-    return (((word >> 16) * n + (((word & 0xFFFF) * n) >> 16)) >> 16).astype(jnp.int32)
+    high, low, n_high, n_low = word >> 16, word & 0xFFFF, n >> 16, n & 0xFFFF
+    middle = high * n_low + ((low * n_low) >> 16)
+    carry = (low * n_high + (middle & 0xFFFF)) >> 16
+    return (high * n_high + (middle >> 16) + carry).astype(jnp.int32)

@@ -383,6 +383,10 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
     def _check_values(self, batch: Batch) -> None:
         """Raises if values, which a trace does not see, are wrong; checks nothing by default."""
 
+    def _checked_fields(self) -> tuple[str, ...]:
+        """Dotted paths of the fields whose values `_check_values` reads."""
+        return ()
+
     def reset_cache(self) -> None:
         _dispatch.forget_results(self)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -12,15 +14,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
-from datarax.core.config import OperatorConfig, require_bools
+from datarax.core.config import Exact, OperatorConfig, require_bools
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule, require_batch
-from datarax.operators._mix import info, options, run
+from datarax.operators._mix import info, labels, notices, options, run
 from datarax.operators._mix.cutmix import CutMix as CutMix
 from datarax.operators._mix.fmix import FMix as FMix
+from datarax.operators._mix.plan import MixPlan, PlanKeys
 from datarax.operators._mix.region import RegionSampler as RegionSampler
 from datarax.operators._mix.resizemix import ResizeMix as ResizeMix
 from datarax.operators._mix.schedule import Probability, Switch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,31 +36,30 @@ class BatchMixOperatorConfig(OperatorConfig):
     integer companions included, passes through as it is. Name a mask in `paste_fields` if it shall
     get the same boxes as the image.
 
+    Every option is given by name. Fields are named by dotted path: `"inputs.image"` is
+    `data["inputs"]["image"]`.
+
     Args:
-      cacheable: refused if True: a remembered mix would repeat its randomness.
-      batch_stats_fn: see `DataraxModuleConfig`; mixing reads no statistics.
-      precomputed_stats: see `DataraxModuleConfig`; mixing reads no statistics.
-      stochastic: must be True.
-      stream_name: the random stream; None means the stream called "default".
-      batch_strategy: "vmap" mixes all records at once, "scan" one after the other; see
-        `OperatorConfig`.
       mode: "mixup", "cutmix", or "both": each draw is one or the other.
       alpha: α of λ ~ Beta(α, α), positive. In mode "both", of MixUp.
       data_field: the images, `(batch, height, width, channel)` or of any shape that has the
         `spatial_axes`; one name or a tuple of names, all with the same λ, partner and box. Floats,
         or integers of 8, 16 or 32 bits; the dtype is kept.
-      label_field: the labels: float rows `(batch, classes)` (at least float32 comes out), or
-        integers `(batch,)` with `num_classes`. A tuple of names for several; None for none.
+      label_field: the labels: rows of weights `(batch, classes)`, floats (at least float32 comes
+        out) or integers or bools (float32 comes out), or class numbers, integers `(batch,)` or
+        `(batch, 1)`, with `num_classes`. A tuple of names for several; None for none.
       mix_fields: companions mixed like the images; without spatial axes of their own (regression
         targets), averaged with the labels' weights instead.
       paste_fields: companions of any dtype, such as segmentation masks, of which only CutMix boxes
-        are pasted; MixUp leaves them as they are.
+        are pasted. MixUp leaves them as they are: in mode "both", rows that are blended keep
+        their own mask, which then fits one of the two images only.
       cutmix_alpha: α of CutMix in mode "both"; None means 1.
       switch_prob: how likely a draw in mode "both" is CutMix; None means 0.5.
       learn_alpha: make log α of MixUp an `nnx.Param`, `op.log_alpha`, that starts at `alpha` and
         gets gradients through images and labels.
       granularity: "batch" draws one λ and one box a batch (or group); "record" draws them for each
-        record.
+        record. If the batch has a `record_index`, λ, box, switch and chance of a row are then a
+        function of its record, epoch and view, and only the partner depends on the batch.
       prob: how likely a draw mixes at all; the start value of `op.prob`.
       cutmix_minmax: fractions (low, high) between which each side of a CutMix box is uniform, in
         place of Beta-distributed areas.
@@ -65,25 +69,36 @@ class BatchMixOperatorConfig(OperatorConfig):
         or a `RegionSampler` of your own; `cutmix_alpha` (`alpha` in mode "cutmix") is its α.
       spatial_axes: axes on which boxes are cut, ascending, batch being axis 0: (2, 3) for channels
         first, (1,) for audio, (1, 2, 3) for volumes.
-      num_classes: how many classes integer labels have; they become one-hot float32.
+      num_classes: how many classes there are; class numbers become one-hot float32. One that does
+        not exist is an error wherever the host can read it; elsewhere its row becomes NaN.
       label_smoothing: ε; labels become (1 − ε) y + ε / K before they are mixed, unmixed ones too.
       smooth_multi_hot: smooth float labels whose rows do not sum to 1 instead of refusing them.
+      checkify: check class numbers inside a `jax.jit` of yours too, where
+        `jax.experimental.checkify.checkify` brings the error out. Calls that are not under it take
+        some 0.1 ms longer.
       mix_group_size: mix only inside groups of so many consecutive rows, each with randomness of
         its own, so that the result does not depend on the batch size and a batch sharded at group
         boundaries is mixed without moving images between devices. None mixes a sharded batch as a
         whole, for which every device gets a copy of all images.
       mix_info: leave `lam`, `partner` and `box` (or `mask`, with a sampler of masks) of each record
         in `batch.states["mix_info"]`.
+      stream_name: the random stream; one called "default" serves if `rngs` lacks it.
+      stochastic: must be True.
+      cacheable: refused if True: a remembered mix would repeat its randomness.
+      batch_stats_fn: see `datarax.core.config.OperatorConfig`; mixing reads no statistics.
+      precomputed_stats: see `datarax.core.config.OperatorConfig`; mixing reads no statistics.
+      batch_strategy: see `datarax.core.config.OperatorConfig`.
 
     Raises:
       TypeError: for an option of the wrong type.
       ValueError: for an option out of range, or one without effect in this mode.
 
-    >>> BatchMixOperatorConfig(mode="cutmix", alpha=1.0, stream_name="cutmix").label_field
-    'label'
+    >>> BatchMixOperatorConfig(mode="cutmix", alpha=1.0).stream_name
+    'batch_mix'
     """
 
     stochastic: bool = True
+    stream_name: str | None = "batch_mix"
     _: KW_ONLY
     mode: Literal["mixup", "cutmix", "both"] = "mixup"
     alpha: float = 1.0
@@ -103,18 +118,23 @@ class BatchMixOperatorConfig(OperatorConfig):
     num_classes: int | None = None
     label_smoothing: float = 0.0
     smooth_multi_hot: bool = False
+    checkify: bool = False
     mix_group_size: int | None = None
     mix_info: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         name = type(self).__name__
+        if isinstance(self.cacheable, str):
+            raise TypeError(
+                f"{name} takes its options by name; write {name}(mode={self.cacheable!r}, ...)"
+            )
         if not self.stochastic:
             raise ValueError(
                 f"{name}.stochastic must be True, because mixing always draws random numbers; "
-                "leave it out, and set op.enabled to False for evaluation"
+                "leave it out, and call op.eval() for evaluation"
             )
-        require_bools(self, "learn_alpha", "smooth_multi_hot", "mix_info")
+        super().__post_init__()
+        require_bools(self, "learn_alpha", "smooth_multi_hot", "checkify", "mix_info")
         options.check_draws(self, name)
         options.check_roles(self, name)
         options.check_labels(self, name)
@@ -137,7 +157,7 @@ class BatchMixOperatorConfig(OperatorConfig):
         }
 
 
-class BatchMixOperator(OperatorModule):
+class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
     """Mixes records of a batch in pairs: MixUp (λ x + (1 − λ) y) and CutMix (a box of y in x).
 
     A record's partner is the next one round a random circle of all valid records (of its group).
@@ -172,6 +192,7 @@ class BatchMixOperator(OperatorModule):
     True
     """
 
+    config_class = BatchMixOperatorConfig
     per_record_params = False
 
     def __init__(
@@ -181,20 +202,26 @@ class BatchMixOperator(OperatorModule):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(config, BatchMixOperatorConfig):
-            raise TypeError(
-                f"config of {type(self).__name__} must be a BatchMixOperatorConfig, "
-                f"got {type(config).__name__}"
-            )
         super().__init__(config, rngs=rngs, name=name)
-        self.config: BatchMixOperatorConfig = config
         self.prob = Probability(Probability.checked(config.prob))
         self.enabled = Switch(Switch.checked(True))
         log_alpha = jnp.asarray(np.log(np.float32(config.alpha)))
         self.log_alpha = nnx.Param(log_alpha) if config.learn_alpha else None
+        if config.mode == "both" and config.paste_fields:
+            logger.info(
+                "%s pastes %s where it draws CutMix and leaves them as they are where it draws "
+                "MixUp, so that they fit one of the two images only; for segmentation use mode "
+                "'cutmix'",
+                self._label(),
+                list(config.paste_fields),
+            )
 
     def _check_values(self, batch: Batch) -> None:
-        run.check_label_values(self._label(), self.config, batch)
+        labels.check_values(self._label(), self.config, batch)
+        notices.tell_lone_rows(self, batch)
+
+    def _checked_fields(self) -> tuple[str, ...]:
+        return self.config.label_fields() if labels.are_checked(self.config) else ()
 
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> Key[Array, ""]:
         """Returns the key itself: what is drawn from it depends on which rows are valid."""
@@ -224,30 +251,46 @@ class BatchMixOperator(OperatorModule):
         Raises:
           KeyError: if a field is missing, listing those there are.
           TypeError: if a field's dtype cannot be mixed, or `batch` is not a `Batch`.
-          ValueError: if shapes do not fit; if class numbers have no `num_classes`; if labels that
-            can be read are out of range (others become NaN); or if the stream cannot advance.
+          ValueError: if shapes do not fit; if class numbers have no `num_classes`; if a class that
+            can be read does not exist (others become NaN); or if the stream cannot advance.
         """
         require_batch(self, batch)
-        self._check_values(batch)
-        setup = run.setup(self._label(), self.config, batch)
-        base = self._base_key()
+        labels.check_values(self._label(), self.config, batch, traced=False)
+        if self._passes_through():
+            return self._passed_through(batch)
+        setup = run.setup(self._label(), self.config, batch.data, len(batch))
         valid = jnp.asarray(batch.valid_mask)
-        with self._random_params(batch) as key:
+        with self._plan_keys(batch, setup) as keys:
             plan = run.plan(
-                run.group_keys(key, base, batch, setup),
+                keys,
                 valid,
-                setup,
+                Exact(setup),
                 self.prob.get_value(),
                 self.enabled.get_value(),
                 None if self.log_alpha is None else jnp.exp(self.log_alpha.get_value()),
             )
             mixed = run.mix(batch.data, valid, plan, setup, self.enabled.get_value())
         self.count_operations(valid, applied=plan.lam < 1)
-        out = batch.replace(data={**batch.data, **mixed})
+        return self._with_info(batch.replace(data=mixed), plan, setup)
+
+    @contextmanager
+    def _plan_keys(self, batch: Batch, setup: run.Setup) -> Iterator[PlanKeys]:
+        if batch.record_index is None:
+            with self._call_key() as key:
+                yield run.call_keys(key, len(batch), setup)
+        else:
+            yield run.record_plan_keys(self._base_key(), batch, setup)
+
+    def _with_info(self, out: Batch, plan: MixPlan, setup: run.Setup) -> Batch:
         if not self.config.mix_info:
             return out
-        states = info.with_info(self._label(), batch.states, plan, setup.layout)
-        return out.replace(states=states)
+        return out.replace(states=info.with_info(self._label(), out.states, plan, setup.layout))
+
+    def pass_through(self, batch: Batch) -> Batch:
+        """The batch with labels in the form that mixing gives them, neither mixed nor smoothed."""
+        setup = run.setup(self._label(), self.config, batch.data, len(batch))
+        data = run.plain_labels(batch.data, jnp.asarray(batch.valid_mask), setup)
+        return self._with_info(batch.replace(data=data), info.unmixed(len(batch), setup), setup)
 
     def replay(self, batch: Batch, mix_info: Mapping[str, Array]) -> Batch:
         """Mixes a batch just as an earlier call did; draws and counts nothing.
@@ -266,11 +309,11 @@ class BatchMixOperator(OperatorModule):
           ValueError: if a shape does not fit.
         """
         require_batch(self, batch)
-        setup = run.setup(self._label(), self.config, batch)
-        plan = info.plan_of(self._label(), mix_info, len(batch), setup.layout)
+        setup = run.setup(self._label(), self.config, batch.data, len(batch))
+        plan = info.plan_of(self._label(), mix_info, batch.valid_mask, setup)
         valid = jnp.asarray(batch.valid_mask)
         mixed = run.mix(batch.data, valid, plan, setup, self.enabled.get_value())
-        return batch.replace(data={**batch.data, **mixed})
+        return batch.replace(data=mixed)
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         """The spec of a mixed record: labels become rows of classes, of at least float32."""
@@ -281,7 +324,9 @@ class BatchMixOperator(OperatorModule):
     ) -> tuple[PyTree, PyTree]:
         data, state = super().get_output_structure(sample_data, sample_state)
         if self.config.mix_info:
-            batch = Batch.from_arrays(jax.tree.map(lambda leaf: leaf[None], sample_data))
-            layout = run.setup(self._label(), self.config, batch).layout
+            spec = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), sample_data
+            )
+            layout = run.setup(self._label(), self.config, spec, 1).layout
             state = {**state, info.INFO: dict.fromkeys(info.names(layout))}
         return data, state

@@ -93,9 +93,9 @@ class PipelineIterator:
         opened = self._open
         try:
             item = next(opened.reader or self._opened_again(), None)
-            batch, records = (None, 0) if item is None else item
+            batch, as_read, records = (None, None, 0) if item is None else item
             if batch is not None:
-                batch = self._transformed(batch)
+                batch = self._transformed(batch, as_read)
         except BaseException:
             # After an error, the next call reads this batch again.
             opened.close()
@@ -108,10 +108,11 @@ class PipelineIterator:
             opened.bar.update()
         return batch
 
-    def _transformed(self, batch: Batch) -> Batch:
-        """The batch after all stages, on the device."""
+    def _transformed(self, batch: Batch, as_read: Batch) -> Batch:
+        """The batch after all stages, on the device; what they check is checked as it was read."""
         try:
             if self._stages is not None:
+                self._pipeline._checks(as_read)
                 batch = self._stages(batch)
             return on_device(batch)
         except (StageStoppedError, StopIteration) as error:

@@ -15,6 +15,7 @@ from datarax.core.operator import OperatorModule
 from datarax.core.randomness import ordinals
 from datarax.pipeline import _arguments
 from datarax.pipeline._arguments import Remainder
+from datarax.pipeline._checks import StageChecks
 from datarax.pipeline._iterator import PipelineIterator
 from datarax.pipeline._progress import require_tqdm
 from datarax.pipeline._stages import Stages
@@ -94,6 +95,7 @@ class Pipeline:
             require_tqdm()
         self._epoch = Position.of(0)
         self._compiled: Stages | None = None
+        self._checks = StageChecks((), None)
 
     def __repr__(self) -> str:
         stages = ", ".join(stage._label() for stage in self.stages)
@@ -127,6 +129,7 @@ class Pipeline:
             return None
         if self._compiled is None or self._compiled.ordinals != ordinals(self.stages):
             self._compiled = Stages.of(self.stages, records)
+            self._checks = StageChecks(self.stages, records)
         return self._compiled
 
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct | Any]:

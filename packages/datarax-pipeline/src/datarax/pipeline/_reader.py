@@ -18,7 +18,7 @@ from datarax.sources._ends import is_of_generator, stopped
 
 def read(
     source: DataSourceModule, epoch: int, start: int, batch_size: int, remainder: str
-) -> Generator[tuple[Batch, int], None, None]:
+) -> Generator[tuple[Batch, Batch, int], None, None]:
     """Reads what is left of an epoch.
 
     Args:
@@ -29,7 +29,7 @@ def read(
       remainder: whether to "pad" or "drop" a smaller last batch or give it as it is ("partial").
 
     Yields:
-      A batch, and how many records it has.
+      A batch, the same once more, and how many records it has.
 
     Raises:
       TypeError: if the source gives anything but a `Batch`.
@@ -62,7 +62,7 @@ def read(
                 batch_size - rows,
             )
             batch = pad_batch(batch, batch_size)
-        yield batch, rows
+        yield batch, batch, rows
     if done < length:
         raise RuntimeError(
             f"batches of {source._label()} gave a smaller batch, or none, after {done} of the "
@@ -100,16 +100,17 @@ def _checked_rows(source: DataSourceModule, batch: object, batch_size: int) -> i
     return len(batch)
 
 
-def transfer() -> Callable[[tuple[Batch, int]], tuple[Batch, int]]:
+def transfer() -> Callable[[tuple[Batch, Batch, int]], tuple[Batch, Batch, int]]:
     """A function for another thread that brings what `read` yields to this thread's device.
 
-    For the CPU it does nothing: a compiled call takes host arrays as they are, and sooner.
+    The batch as it was read stays on the host. For the CPU it does nothing: a compiled call takes
+    host arrays as they are, and sooner.
     """
     # A default device that a context manager has set is not known in another thread.
     device = _default_device()
     if computes_on_cpu():
         return lambda item: item
-    return lambda item: (on_device(item[0], device), item[1])
+    return lambda item: (on_device(item[0], device), *item[1:])
 
 
 def computes_on_cpu() -> bool:

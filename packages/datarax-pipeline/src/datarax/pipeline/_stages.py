@@ -53,7 +53,7 @@ class Stages(OperatorModule):
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
         if self.records is not None:
-            batch = _gathered(self.records.get_value(), batch)
+            batch = gathered(self.records.get_value(), batch)
         for number, (operator, ordinal) in enumerate(
             zip(self.operators, self.ordinals, strict=True)
         ):
@@ -69,7 +69,7 @@ class Stages(OperatorModule):
         """Counts nothing: each stage counts for itself."""
 
 
-def _gathered(records: tuple[Any, Any], batch: Batch) -> Batch:
+def gathered(records: tuple[Any, Any], batch: Batch) -> Batch:
     """The batch with its records' data and states, and zeros where it has padding."""
 
     def rows(leaf: jax.Array) -> jax.Array:

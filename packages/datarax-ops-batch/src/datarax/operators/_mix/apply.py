@@ -6,16 +6,17 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int32, Shaped
+from jaxtyping import Array, Float, Int32, Shaped
 
-from datarax.operators._mix.blend import blend
+from datarax.operators._mix.blend import at_least_float32, blend
 from datarax.operators._mix.box import exact_fraction
 from datarax.operators._mix.paste import paste
 from datarax.operators._mix.plan import MixPlan
-from datarax.operators._mix.region import RegionSampler, region_area
+from datarax.operators._mix.region import RegionSampler, kept_fraction, region_area
 
 
 @dataclass(frozen=True)
@@ -86,19 +87,25 @@ def mix_by_ratio(
 ) -> Shaped[Array, "batch *rest"]:
     """Averages with the labels' weights: λ, or the exact fractions of pixels kept and pasted."""
     other = take_partners(array, plan.partner, layout.group)
-    return _blend_rows(array, other, plan.lam, weight_of_partner(plan, layout))
+    return _blend_rows(array, other, *weights(plan, layout, at_least_float32(array.dtype)))
 
 
-def weight_of_partner(plan: MixPlan, layout: Layout) -> Float32[Array, " batch"]:
-    """1 − λ, correctly rounded from the pixels where there is a region."""
+def weights(
+    plan: MixPlan, layout: Layout, dtype: Any
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """λ and 1 − λ, both correctly rounded from the pixels where there is a region."""
+    lam = plan.lam.astype(dtype)
     if layout.mode == "mixup":
-        return 1 - plan.lam
+        return lam, 1 - lam
     area = region_area(plan.region, len(layout.axes))
-    return jnp.where(area > 0, exact_fraction(area, layout.sizes), 1 - plan.lam)
+    pasted = exact_fraction(area, layout.sizes, dtype)
+    if jnp.dtype(dtype) != plan.lam.dtype:
+        lam = jnp.where(area > 0, kept_fraction(plan.region, layout.sizes, dtype), lam)
+    return lam, jnp.where(area > 0, pasted, 1 - lam)
 
 
 def _blend_rows(
-    own: Array, other: Array, lam: Float32[Array, " batch"], rest: Float32[Array, " batch"]
+    own: Array, other: Array, lam: Float[Array, " batch"], rest: Float[Array, " batch"]
 ) -> Array:
     flat = (own.shape[0], math.prod(own.shape[1:]))
     mixed = blend(own.reshape(flat), other.reshape(flat), lam[:, None], rest[:, None])

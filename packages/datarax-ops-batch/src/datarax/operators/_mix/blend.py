@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 INTEGER_SIZES = (1, 2, 4)
 
@@ -14,8 +14,8 @@ INTEGER_SIZES = (1, 2, 4)
 def blend(
     own: Shaped[Array, "*shape"],
     other: Shaped[Array, "*shape"],
-    lam: Float32[Array, "..."],
-    rest: Float32[Array, "..."],
+    lam: Float[Array, "..."],
+    rest: Float[Array, "..."],
 ) -> Shaped[Array, "*shape"]:
     """λ own + (1 − λ) other, in the arrays' dtype.
 
@@ -69,7 +69,7 @@ blend_floats.defjvp(_blend_floats_jvp, symbolic_zeros=True)
 
 
 def blend_integers(
-    own: Int[Array, "*shape"], other: Int[Array, "*shape"], lam: Float32[Array, "..."]
+    own: Int[Array, "*shape"], other: Int[Array, "*shape"], lam: Float[Array, "..."]
 ) -> Int[Array, "*shape"]:
     """The integer nearest to λ own + (1 − λ) other, without a floating-point operation on either.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Array, Float32, Int32, UInt32
 
 from datarax.operators._mix.box import PLACEMENTS, make_box, sides_between, sides_of_ratio
-from datarax.operators._mix.checks import require_choice, require_fractions
+from datarax.operators._mix.options import require_choice, require_fractions
 from datarax.operators._mix.region import RegionSampler
 
 

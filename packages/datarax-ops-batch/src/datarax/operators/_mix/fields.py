@@ -1,35 +1,47 @@
-"""Which fields of a batch are mixed, and whether they can be."""
+"""Which fields of a batch are mixed, by dotted path, and whether they can be."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
+from datarax.core.fields import field_paths, get_field
 from datarax.operators._mix.blend import INTEGER_SIZES
+from datarax.operators._mix.labels import holds_classes
 
 
-def require_fields(owner: str, data: Any, roles: Mapping[str, Sequence[str]]) -> None:
-    """Raises a TypeError unless data is a dict, and a KeyError if it lacks a field."""
+def find_fields(owner: str, data: Any, roles: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The named fields, by path.
+
+    Raises:
+      TypeError: unless data is a dict and each field one array.
+      KeyError: if a field is missing, listing those there are.
+    """
     if not isinstance(data, Mapping):
         kind = "one array" if hasattr(data, "dtype") else type(data).__name__
         raise TypeError(
             f"{owner} mixes the fields of a dict, but batch.data is {kind}; use "
             'Batch.from_arrays({"image": ...})'
         )
-    for role, names in roles.items():
-        for name in names:
-            if name not in data:
+    found = {}
+    for role, paths in roles.items():
+        for path in paths:
+            try:
+                found[path] = get_field(data, path)
+            except KeyError:
                 advice = ", or label_field=None" if role == "label_field" else ""
                 raise KeyError(
-                    f"{owner} needs the field {name!r} ({role}), but the batch has {sorted(data)}; "
-                    f"name one of these as {role}{advice}"
-                )
-            if not hasattr(data[name], "dtype"):
+                    f"{owner} needs the field {path!r} ({role}), but the batch has "
+                    f"{sorted(field_paths(data))}; name one of these as {role}{advice}"
+                ) from None
+            if not hasattr(found[path], "dtype"):
                 raise TypeError(
-                    f"field {name!r} ({role}) must be one array, got {type(data[name]).__name__}"
+                    f"field {path!r} ({role}) must be one array, got {type(found[path]).__name__}"
                 )
+    return found
 
 
 def require_mixable(name: str, dtype: Any) -> None:
@@ -48,7 +60,7 @@ def require_sizes(name: str, shape: Sequence[int], axes: Sequence[int]) -> tuple
     """The sizes on the spatial axes.
 
     Raises:
-      ValueError: if the array lacks one of the axes, or has no pixel.
+      ValueError: if the array lacks one of the axes, has no pixel, or more than int32 can count.
     """
     if len(shape) <= axes[-1]:
         raise ValueError(
@@ -56,10 +68,10 @@ def require_sizes(name: str, shape: Sequence[int], axes: Sequence[int]) -> tuple
             f"shape {tuple(shape)}; set spatial_axes to the axes that a box is cut on"
         )
     sizes = tuple(shape[axis] for axis in axes)
-    if not all(0 < size < 2**16 for size in sizes):
+    if not (0 < math.prod(sizes) < 2**31 and math.prod(shape[axes[-1] :]) < 2**31):
         raise ValueError(
-            f"field {name!r} must have from 1 to 65535 pixels on the spatial axes {tuple(axes)}, "
-            f"got shape {tuple(shape)}"
+            f"field {name!r} must have from 1 to 2**31 - 1 pixels on the spatial axes "
+            f"{tuple(axes)}, got shape {tuple(shape)}"
         )
     return sizes
 
@@ -76,32 +88,27 @@ def require_same_sizes(
 
 
 def require_label(name: str, shape: Sequence[int], dtype: Any, num_classes: int | None) -> None:
-    """Raises unless a label is a float row of classes, or a class number with `num_classes`."""
-    if jnp.issubdtype(dtype, jnp.floating):
-        if len(shape) != 2:
+    """Raises unless a label is class numbers with `num_classes`, or rows of classes."""
+    shape = tuple(shape)
+    if holds_classes(shape, dtype):
+        if num_classes is None:
             raise ValueError(
-                f"label {name!r} of floats must have shape (batch, classes), got {tuple(shape)}; "
-                "cast class numbers to an integer and set num_classes, or name regression targets "
-                "in mix_fields"
-            )
-        if num_classes is not None and shape[1] != num_classes:
-            raise ValueError(
-                f"label {name!r} must have num_classes={num_classes} columns, got shape "
-                f"{tuple(shape)}"
+                f"label {name!r} holds integer class numbers, which have no mean; set num_classes "
+                "to get one-hot labels, or pass one-hot floats"
             )
         return
-    if not jnp.issubdtype(dtype, jnp.integer):
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         raise TypeError(
-            f"label {name!r} must be float rows of classes or integer class numbers, got "
+            f"label {name!r} must be rows of classes or integer class numbers, got "
             f"{jnp.dtype(dtype)}; cast it to float32"
         )
-    if len(shape) != 1:
+    if len(shape) != 2:
         raise ValueError(
-            f"label {name!r} of integers must be class numbers of shape (batch,), got shape "
-            f"{tuple(shape)}; cast one-hot or multi-hot rows to float32"
+            f"label {name!r} of {jnp.dtype(dtype)} must have shape (batch, classes), got {shape}; "
+            "cast class numbers to an integer of shape (batch,) and set num_classes, or name "
+            "regression targets in mix_fields"
         )
-    if num_classes is None:
+    if num_classes is not None and shape[1] != num_classes:
         raise ValueError(
-            f"label {name!r} holds integer class numbers, which have no mean; set num_classes to "
-            "get one-hot labels, or pass one-hot floats"
+            f"label {name!r} must have num_classes={num_classes} columns, got shape {shape}"
         )

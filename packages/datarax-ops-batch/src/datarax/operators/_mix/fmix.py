@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt32
 
 from datarax.core.randomness import open_uniform
-from datarax.operators._mix.checks import require_number
+from datarax.operators._mix.box import share
+from datarax.operators._mix.options import require_number
 from datarax.operators._mix.region import RegionSampler
 
 
@@ -53,7 +54,7 @@ class FMix(RegionSampler):
         spectrum = jnp.fft.rfftn(white, axes=axes) * jnp.asarray(damping(sizes, self.decay))
         noise = jnp.fft.irfftn(spectrum, s=sizes, axes=axes).reshape(*draws, -1)
         pixels = noise.shape[-1]
-        count = jnp.round((1 - lam) * pixels).astype(jnp.int32)
+        count = share(1 - lam, pixels)
         # A pixel is in the mask if at least pixels − count others are lower.
         ordered = jnp.sort(noise, axis=-1)
         index = jnp.clip(pixels - count, 0, pixels - 1)[..., None]

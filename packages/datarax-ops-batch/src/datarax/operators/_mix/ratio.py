@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from datarax.core.randomness import open_uniform
 
@@ -14,7 +14,7 @@ MAX_EXPONENT = 80.0
 
 def symmetric_beta(
     radius: UInt32[Array, "*shape"], angle: UInt32[Array, "*shape"], alpha: Float[Array, ""] | float
-) -> Float32[Array, "*shape"]:
+) -> Float[Array, "*shape"]:
     """Beta(α, α) by Devroye's closed form, from two words of random bits.
 
     With U and V uniform, w = U^(1/α) and c = cos 2πV, λ = 1/2 + c / 2 / sqrt(c² + w / (1 − w)).
@@ -24,14 +24,15 @@ def symmetric_beta(
     Args:
       radius: random bits for U.
       angle: random bits for V.
-      alpha: α, positive.
+      alpha: α, positive; its dtype is that of λ.
 
     References:
       Devroye, Non-Uniform Random Variate Generation (1986), chapter IX, section 3.5 and 3.6.
     """
-    alpha = jnp.asarray(alpha, jnp.float32)
-    exponent = jnp.minimum(-jnp.log(open_uniform(radius)) / alpha, MAX_EXPONENT)
-    c = jnp.cos(jnp.float32(2 * jnp.pi) * open_uniform(angle))
+    alpha = jnp.asarray(alpha)
+    u, v = (open_uniform(word).astype(alpha.dtype) for word in (radius, angle))
+    exponent = jnp.minimum(-jnp.log(u) / alpha, MAX_EXPONENT)
+    c = jnp.cos(2 * jnp.pi * v)
     # (1 − w) / w = exp(exponent) − 1; with a² = c² (1 − w) / w the tail is ½ − ½ a / sqrt(a² + 1).
     a = jnp.abs(c) * jnp.sqrt(jnp.expm1(exponent))
     tail = 0.5 / (a * a + 1 + a * jnp.sqrt(a * a + 1))
@@ -39,9 +40,9 @@ def symmetric_beta(
 
 
 @jax.custom_jvp
-def to_binary_places(lam: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+def to_binary_places(lam: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The nearest multiple of 2**-24, of which 1 − λ is another: both are exact in float32."""
-    return jnp.round(lam * 2**24) * jnp.float32(2**-24)
+    return jnp.round(lam * 2**24) * 2**-24
 
 
 # The steps are finer than what λ is used for, so that it is learned through them.

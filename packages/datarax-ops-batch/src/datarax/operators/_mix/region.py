@@ -6,12 +6,14 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int32, Shaped, UInt32
 
-from datarax.operators._mix.box import box_area, exact_fraction
+from datarax.core.config import Exact
+from datarax.operators._mix.box import box_area, clipped_box, exact_fraction
 
 Region = Int32[Array, "*draws bounds"] | Bool[Array, "..."]
 
@@ -57,7 +59,8 @@ class RegionSampler(ABC):
           sizes: the image's sizes in pixels on the spatial axes.
 
         Returns:
-          Boxes int32 `(*draws, 2 * axes)` or masks bool `(*draws, *sizes)`.
+          Boxes int32 `(*draws, 2 * axes)` or masks bool `(*draws, *sizes)`. What sticks out of the
+          image is cut off a box, and one that stops before it starts is empty.
         """
 
     def content(
@@ -67,7 +70,7 @@ class RegionSampler(ABC):
 
         Args:
           partner: each row's partner.
-          region: each row's region, as drawn.
+          region: each row's region, inside the image.
           axes: the spatial axes of `partner`.
         """
         return partner
@@ -79,7 +82,7 @@ def drawn_region(
     lam: Float32[Array, "*draws"],
     sizes: tuple[int, ...],
 ) -> Region:
-    """What the sampler draws.
+    """What the sampler draws, boxes clipped to the image.
 
     Raises:
       TypeError: if it is neither boxes nor masks.
@@ -91,12 +94,17 @@ def drawn_region(
             f"{type(sampler).__name__}.sample must return boxes int32{boxes} or masks bool{masks}, "
             f"got {region.dtype}{region.shape}"
         )
-    return region
+    return region if region.dtype == jnp.bool_ else clipped_box(region, sizes)
+
+
+def region_name(sampler: RegionSampler, sizes: tuple[int, ...]) -> str:
+    """What the sampler's regions are called in `mix_info`: "box" or "mask"."""
+    return _region_name(Exact((sampler, sizes)))
 
 
 @functools.lru_cache(maxsize=64)
-def region_name(sampler: RegionSampler, sizes: tuple[int, ...]) -> str:
-    """What the sampler's regions are called in `mix_info`: "box" or "mask"."""
+def _region_name(drawn: Exact[tuple[RegionSampler, tuple[int, ...]]]) -> str:
+    sampler, sizes = drawn.value
     words = jax.ShapeDtypeStruct((1, sampler.word_count(sizes)), jnp.uint32)
     lam = jax.ShapeDtypeStruct((1,), jnp.float32)
     region = jax.eval_shape(lambda words, lam: drawn_region(sampler, words, lam, sizes), words, lam)
@@ -110,6 +118,12 @@ def region_area(region: Region, dims: int) -> Int32[Array, "*draws"]:
     return box_area(region)
 
 
-def kept_fraction(region: Region, sizes: Sequence[int]) -> Float32[Array, "*draws"]:
+def kept_fraction(region: Region, sizes: Sequence[int], dtype: Any) -> Float[Array, "*draws"]:
     """The exact fraction of pixels outside each region."""
-    return exact_fraction(math.prod(sizes) - region_area(region, len(sizes)), sizes)
+    return exact_fraction(math.prod(sizes) - region_area(region, len(sizes)), sizes, dtype)
+
+
+def where_region(wanted: Bool[Array, "*draws"], region: Region) -> Region:
+    """The region where it is wanted, an empty one elsewhere."""
+    wide = wanted.reshape(*wanted.shape, *(1,) * (region.ndim - wanted.ndim))
+    return jnp.where(wide, region, jnp.zeros((), region.dtype))

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Shaped, UInt32
 
 from datarax.core.randomness import open_uniform
-from datarax.operators._mix.box import make_box
-from datarax.operators._mix.checks import require_number
+from datarax.operators._mix.box import make_box, share
+from datarax.operators._mix.options import require_number
 from datarax.operators._mix.region import RegionSampler
+
+# Up to here the numerators of pixel numbers are int32.
+MOST_PIXELS = 2**15
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class ResizeMix(RegionSampler):
       high: the greatest τ, from `low` to 1.
 
     Raises:
-      ValueError: unless 0 <= low <= high <= 1.
+      ValueError: unless 0 <= low <= high <= 1; and for an image of more than 32768 pixels on an
+        axis when it is mixed.
 
     References:
       Qin et al. 2020, https://arxiv.org/abs/2012.11101, section 3.2.
@@ -50,8 +54,13 @@ class ResizeMix(RegionSampler):
         lam: Float32[Array, "*draws"],
         sizes: tuple[int, ...],
     ) -> Int32[Array, "*draws bounds"]:
+        if max(sizes) > MOST_PIXELS:
+            raise ValueError(
+                f"ResizeMix takes images of at most {MOST_PIXELS} pixels on an axis, got {sizes}; "
+                "use CutMix() or FMix()"
+            )
         scale = self.low + (self.high - self.low) * open_uniform(words[..., 0])
-        sides = [jnp.round(size * scale).astype(jnp.int32) for size in sizes]
+        sides = [share(scale, size) for size in sizes]
         places = [words[..., 1 + axis] for axis in range(len(sizes))]
         return make_box(places, sides, sizes, "inside")
 

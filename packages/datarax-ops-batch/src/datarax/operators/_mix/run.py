@@ -12,13 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Key, PyTree
 
+from datarax.core.config import Exact
 from datarax.core.element_batch import Batch
+from datarax.core.fields import get_field, put_field
 from datarax.core.randomness import fold_in, record_keys
 from datarax.operators._mix import apply, fields, labels
 from datarax.operators._mix.apply import Layout
 from datarax.operators._mix.blend import at_least_float32
 from datarax.operators._mix.cutmix import CutMix
-from datarax.operators._mix.plan import MixPlan, Recipe, draw_plan
+from datarax.operators._mix.labels import holds_classes
+from datarax.operators._mix.plan import MixPlan, PlanKeys, Recipe, draw_plan
 
 if TYPE_CHECKING:
     from datarax.operators.batch_mix_operator import BatchMixOperatorConfig
@@ -45,15 +48,11 @@ class Setup:
         return self.images + self.pasted + self.averaged + self.labels
 
 
-def setup(owner: str, config: BatchMixOperatorConfig, batch: Batch) -> Setup:
-    """Checks the fields against the config and sorts them by what is done to them."""
-    data, axes, cuts = batch.data, config.spatial_axes, config.mode != "mixup"
-    fields.require_fields(owner, data, config.roles())
-    specs = {
-        name: (jnp.shape(data[name]), data[name].dtype)
-        for names in config.roles().values()
-        for name in names
-    }
+def setup(owner: str, config: BatchMixOperatorConfig, data: Any, rows: int) -> Setup:
+    """Checks the fields, or their specs, and sorts them by what is done to them."""
+    found = fields.find_fields(owner, data, config.roles())
+    specs = {path: (tuple(leaf.shape), leaf.dtype) for path, leaf in found.items()}
+    axes, cuts = config.spatial_axes, config.mode != "mixup"
     first, *others = config.data_fields()
     sizes = fields.require_sizes(first, specs[first][0], axes) if cuts else (1,) * len(axes)
     averaged = []
@@ -71,6 +70,7 @@ def setup(owner: str, config: BatchMixOperatorConfig, batch: Batch) -> Setup:
     for name in config.label_fields():
         fields.require_label(name, *specs[name], config.num_classes)
     blended = (first, *others, *config.mix_fields)
+    precise = any(specs[name][1] == jnp.float64 for name in (*blended, *config.label_fields()))
     sampler = config.sampler or CutMix(config.box_placement, config.cutmix_minmax)
     return Setup(
         recipe=Recipe(
@@ -82,8 +82,9 @@ def setup(owner: str, config: BatchMixOperatorConfig, batch: Batch) -> Setup:
             sampler=sampler,
             sizes=sizes,
             whole_numbers=any(jnp.issubdtype(specs[name][1], jnp.integer) for name in blended),
+            dtype="float64" if precise else "float32",
         ),
-        layout=Layout(config.mode, sampler, axes, sizes, config.mix_group_size or len(batch)),
+        layout=Layout(config.mode, sampler, axes, sizes, config.mix_group_size or rows),
         images=tuple(name for name in blended if name not in averaged),
         pasted=config.paste_fields,
         averaged=tuple(averaged),
@@ -95,20 +96,28 @@ def setup(owner: str, config: BatchMixOperatorConfig, batch: Batch) -> Setup:
     )
 
 
-def group_keys(
-    key: Key[Array, ""], base: Key[Array, ""], batch: Batch, setup: Setup
-) -> Key[Array, " groups"]:
-    """One key a group: of its first valid record, or of the call and the group's number."""
-    group = setup.layout.group
-    if batch.record_index is None:
-        if len(batch) <= group:
-            return key[None]
-        numbers = jnp.arange(-(-len(batch) // group), dtype=jnp.uint32)
-        return fold_in(key, numbers)
+def call_keys(key: Key[Array, ""], rows: int, setup: Setup) -> PlanKeys:
+    """What a batch without record numbers draws from: keys of the call and the group's number."""
+    groups = -(-rows // setup.layout.group)
+    if groups == 1:
+        return PlanKeys(key[None])
+    return PlanKeys(fold_in(key, jnp.arange(groups, dtype=jnp.uint32)))
+
+
+def record_plan_keys(base: Key[Array, ""], batch: Batch, setup: Setup) -> PlanKeys:
+    """Keys of the records, and for each group that of its first valid one."""
+    group, epoch = setup.layout.group, None if batch.epoch is None else jnp.asarray(batch.epoch)
     first = jnp.argmax(in_groups(batch.valid_mask, group), axis=1, keepdims=True)
-    index = jnp.take_along_axis(in_groups(batch.record_index, group), first, axis=1)
-    epoch = None if batch.epoch is None else jnp.asarray(batch.epoch)
-    return record_keys(base, epoch, index[:, 0])
+    numbers = [
+        in_groups(values, group)
+        for values in (batch.record_index, batch.view)
+        if values is not None
+    ]
+    of_first = [jnp.take_along_axis(values, first, axis=1)[:, 0] for values in numbers]
+    return PlanKeys(
+        record_keys(base, epoch, *of_first),
+        record_keys(base, epoch, *numbers) if setup.recipe.per_record else None,
+    )
 
 
 def in_groups(values: Array | np.ndarray, group: int) -> Array:
@@ -120,16 +129,16 @@ def in_groups(values: Array | np.ndarray, group: int) -> Array:
 
 @functools.partial(jax.jit, static_argnames="setup")
 def plan(
-    keys: Key[Array, " groups"],
+    keys: PlanKeys,
     valid: Bool[Array, " batch"],
-    setup: Setup,
+    setup: Exact[Setup],
     prob: Float32[Array, ""],
     enabled: Bool[Array, ""],
     alpha: Float32[Array, ""] | None = None,
 ) -> MixPlan:
     """Draws the plan of a batch."""
-    groups = in_groups(valid, setup.layout.group)
-    drawn = draw_plan(keys, groups, setup.recipe, prob, enabled, alpha)
+    groups = in_groups(valid, setup.value.layout.group)
+    drawn = draw_plan(keys, groups, setup.value.recipe, prob, enabled, alpha)
     return jax.tree.map(lambda leaf: leaf[: valid.shape[0]], drawn)
 
 
@@ -139,13 +148,29 @@ def mix(
     plan: MixPlan,
     setup: Setup,
     enabled: Bool[Array, ""],
-) -> dict[str, Array]:
-    """Carries a plan out and returns the fields that it touches."""
-    return _mix({name: data[name] for name in setup.touched}, valid, plan, setup, enabled)
+) -> dict[str, Any]:
+    """Carries a plan out: the data with the fields that it touches replaced."""
+    touched = {path: get_field(data, path) for path in setup.touched}
+    return put_fields(data, _mix(touched, valid, plan, Exact(setup), enabled))
+
+
+def put_fields(data: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The data with these fields replaced, by path."""
+    return functools.reduce(lambda tree, item: put_field(tree, *item), values.items(), data)
 
 
 @functools.partial(jax.jit, static_argnames="setup")
 def _mix(
+    data: dict[str, Array],
+    valid: Bool[Array, " batch"],
+    plan: MixPlan,
+    setup: Exact[Setup],
+    enabled: Bool[Array, ""],
+) -> dict[str, Array]:
+    return _mixed(data, valid, plan, setup.value, enabled)
+
+
+def _mixed(
     data: dict[str, Array],
     valid: Bool[Array, " batch"],
     plan: MixPlan,
@@ -167,45 +192,40 @@ def _mix(
     return out
 
 
+def plain_labels(
+    data: Mapping[str, Any], valid: Bool[Array, " batch"], setup: Setup
+) -> dict[str, Any]:
+    """The data with labels in the form that mixing gives them, neither mixed nor smoothed."""
+    off = jnp.bool_(False)
+    return put_fields(
+        data,
+        {
+            path: prepared_labels(jnp.asarray(get_field(data, path)), valid, setup, off)
+            for path in setup.labels
+        },
+    )
+
+
 def prepared_labels(
     array: Array, valid: Bool[Array, " batch"], setup: Setup, enabled: Bool[Array, ""]
 ) -> Array:
     """Labels as float rows of classes, smoothed where that is wanted."""
-    if setup.num_classes is not None and jnp.issubdtype(array.dtype, jnp.integer):
-        array = labels.one_hot(array, setup.num_classes, valid)
+    if holds_classes(array.shape, array.dtype):
+        assert setup.num_classes is not None
+        array = labels.one_hot(array.reshape(-1), setup.num_classes, valid)
     array = array.astype(at_least_float32(array.dtype))
     if setup.epsilon:
         array = labels.smooth(array, setup.epsilon, valid & enabled, setup.multi_hot)
     return array
 
 
-def check_label_values(owner: str, config: BatchMixOperatorConfig, batch: Batch) -> None:
-    """Raises a ValueError if labels whose values can be read do not fit the config."""
-    if config.num_classes is None and not config.label_smoothing:
-        return
-    data: Mapping[str, Any] = batch.data if isinstance(batch.data, Mapping) else {}
-    for name in config.label_fields():
-        array = data.get(name)
-        if array is None or not labels.can_be_read(array, batch.valid_mask):
-            continue
-        label = f"label {name!r} of {owner}"
-        if jnp.issubdtype(array.dtype, jnp.integer):
-            if config.num_classes is not None:
-                labels.check_classes(label, array, batch.valid_mask, config.num_classes)
-        elif config.label_smoothing and not config.smooth_multi_hot and jnp.ndim(array) == 2:
-            labels.check_distributions(label, array, batch.valid_mask)
-
-
 def output_spec(owner: str, config: BatchMixOperatorConfig, spec: PyTree) -> PyTree:
     """The spec of a mixed record."""
-    fields.require_fields(owner, spec, config.roles())
-    out = dict(spec)
+    found = fields.find_fields(owner, spec, config.roles())
+    rows = {}
     for name in config.label_fields():
-        leaf = spec[name]
-        fields.require_label(name, (1, *leaf.shape), leaf.dtype, config.num_classes)
-        if jnp.issubdtype(leaf.dtype, jnp.integer):
-            out[name] = jax.ShapeDtypeStruct((config.num_classes,), jnp.float32)
-        else:
-            wide = at_least_float32(leaf.dtype)
-            out[name] = jax.ShapeDtypeStruct(leaf.shape, wide)
-    return out
+        shape, dtype = (1, *found[name].shape), found[name].dtype
+        fields.require_label(name, shape, dtype, config.num_classes)
+        classes = (config.num_classes,) if holds_classes(shape, dtype) else shape[1:]
+        rows[name] = jax.ShapeDtypeStruct(classes, at_least_float32(dtype))
+    return put_fields(spec, rows)
