@@ -154,10 +154,10 @@ def test_class_numbers_of_padding_are_not_checked():
 
 
 def test_something_else_than_a_batch_of_fields_is_refused():
-    """A dict or a bare array is not a batch of named fields."""
+    """A list or a bare array is not a batch of named fields."""
     op = BatchMixOperator(BatchMixOperatorConfig(), rngs=nnx.Rngs(0), name="mine")
-    with pytest.raises(TypeError, match="transforms a Batch, got dict"):
-        op({"image": np.zeros((2, 2, 2))})
+    with pytest.raises(TypeError, match=r"'mine'.* got list"):
+        op([np.zeros((2, 2, 2))])
     with pytest.raises(TypeError, match=r"'mine' mixes the fields of a dict.*one array"):
         op(Batch.from_arrays(np.zeros((2, 2, 2))))
 

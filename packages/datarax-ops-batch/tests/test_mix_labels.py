@@ -3,7 +3,6 @@
 import logging
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -161,7 +160,9 @@ def test_rows_without_a_partner_are_told_once(caplog):
         for _ in range(2):
             op(make_batch(np.zeros((9, 2), np.float32)))
         op(make_batch(np.zeros((8, 2), np.float32)))
-    assert [record.getMessage().count("rows [8] of a batch of 9") for record in caplog.records] == [1]
+    assert [record.getMessage().count("rows [8] of a batch of 9") for record in caplog.records] == [
+        1
+    ]
 
 
 def test_what_becomes_of_masks_in_mixup_draws_is_said_at_construction(caplog):
@@ -174,7 +175,7 @@ def test_what_becomes_of_masks_in_mixup_draws_is_said_at_construction(caplog):
 
 
 def test_the_stream_of_that_name_or_the_default_one_is_drawn_from():
-    """rngs with batch_mix or with default will do; another name alone will not."""
+    """Rngs with batch_mix or with default will do; another name alone will not."""
     batch = make_batch(HOT)
     for rngs in (nnx.Rngs(batch_mix=0), nnx.Rngs(0), nnx.Rngs(other=1, default=0)):
         assert BatchMixOperator(BatchMixOperatorConfig(), rngs=rngs)(batch)["image"].shape[0] == 5

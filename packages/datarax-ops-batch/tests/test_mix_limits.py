@@ -161,7 +161,11 @@ def test_samplers_that_are_equal_but_not_the_same_are_told_apart():
     batch = make_batch()
     for side, area in ((1, 1), (1.0, 48), (1, 1)):
         op = make_op(sampler=Sides(side))
-        for out in (op(batch), op.apply_batch(batch), op.replay(batch, op(batch).states["mix_info"])):
+        for out in (
+            op(batch),
+            op.apply_batch(batch),
+            op.replay(batch, op(batch).states["mix_info"]),
+        ):
             assert (np.asarray(out["image"]) != batch["image"]).sum() == 4 * area
 
 
@@ -172,7 +176,9 @@ def test_below_is_the_floor_of_the_product_for_every_count():
     count = (2 ** rng.uniform(0, 31, 20_012)).astype(np.uint32)
     count[-12:] = [1, 1, 65535, 65535, 65536, 65536, 2**31, 2**31, 2**31 - 1, 2**31 - 1, 7, 7]
     expected = (word.astype(object) * count.astype(object)) // 2**32
-    np.testing.assert_array_equal(below(jnp.asarray(word), jnp.asarray(count)), expected.astype(int))
+    np.testing.assert_array_equal(
+        below(jnp.asarray(word), jnp.asarray(count)), expected.astype(int)
+    )
 
 
 @pytest.mark.parametrize("count", [2**24 - 1, 2**24 + 3, 2**31 - 1])
@@ -209,7 +215,9 @@ def test_double_precision_is_kept(mode):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         image, label = rng.random((16, 7, 3, 1)), rng.dirichlet(np.ones(5), 16)
-        batch = Batch.from_arrays({"image": image, "label": label, "half": image.astype(np.float16)})
+        batch = Batch.from_arrays(
+            {"image": image, "label": label, "half": image.astype(np.float16)}
+        )
         op = make_op(mode=mode, data_field=("image", "half"))
         out = op(batch)
         info = jax.tree.map(np.asarray, out.states["mix_info"])

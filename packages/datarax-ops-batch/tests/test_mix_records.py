@@ -69,6 +69,31 @@ def test_draws_differ_between_records_and_epochs():
     assert len(set(ratios)) == 22
 
 
+def test_views_are_drawn_apart_and_view_zero_as_none():
+    """Copies of a record differ by their view; those of view 0 are what no view gives."""
+    op = make_op(mode="mixup", prob=1.0)
+    data = {"image": np.zeros((6, 2, 2, 1)), "label": np.ones((6, 1), np.float32)}
+    batch = Batch.from_arrays(data, record_index=[4, 4, 4, 9, 9, 9], view=[0, 1, 2, 0, 1, 2])
+    lam = np.asarray(op(batch).states["mix_info"]["lam"])
+    assert len(set(lam)) == 6
+    plain = np.asarray(op(batch.replace(view=None)).states["mix_info"]["lam"])
+    np.testing.assert_array_equal(plain, lam[[0, 0, 0, 3, 3, 3]])
+
+
+def test_an_explicit_key_decides_all_and_a_dict_is_a_batch():
+    """The same key gives the same mix of a dict, a batch and under jit; the stream stays."""
+    data = {"image": np.arange(40.0).reshape(5, 8, 1), "label": np.eye(5, dtype=np.float32)}
+    op = make_op(mode="mixup", spatial_axes=(1,))
+    before = op.get_state()
+    key = jax.random.PRNGKey(5)
+    out = op(data, key=key)
+    assert set(out) == {"image", "label", "mix_info"}
+    for other in (jax.jit(op)(data, key=key), op(Batch.from_arrays(data), key=key)):
+        np.testing.assert_array_equal(other["image"], out["image"])
+    assert not np.array_equal(op(data, key=jax.random.key(6))["image"], out["image"])
+    jax.tree.map(np.testing.assert_array_equal, before["rngs"], op.get_state()["rngs"])
+
+
 def test_the_partner_is_still_drawn_for_the_batch():
     """The same two records are partners in one batch and not in another."""
     op = make_op(prob=1.0)

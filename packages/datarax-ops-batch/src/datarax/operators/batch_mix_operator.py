@@ -168,15 +168,17 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
 
     Args:
       config: what to mix and how.
-      rngs: streams to derive its own from.
+      rngs: streams to derive its own from, "batch_mix" or "default"; they advance.
       name: what to call it in messages.
 
     Attributes:
       prob: how likely a draw mixes; `op.prob.set_value(0.5)` compiles nothing again.
       log_alpha: with `learn_alpha`, log α as an `nnx.Param`; None otherwise.
-      enabled: whether anything is mixed or smoothed; `op.enabled.set_value(False)` for evaluation.
+      enabled: whether anything is mixed or smoothed, a Variable that a schedule can set. For
+        evaluation, `op.eval()` does what setting it to False does.
 
     Raises:
+      TypeError: if `config` is no `BatchMixOperatorConfig`.
       ValueError: if `rngs` lacks the stream.
 
     References:

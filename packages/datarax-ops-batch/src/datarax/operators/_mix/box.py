@@ -77,7 +77,9 @@ def clipped_box(
 ) -> Int32[Array, "*shape bounds"]:
     """The part of a box that is in the image: none, at its start, where it stops before."""
     dims = len(sizes)
-    start, stop = (jnp.clip(part, 0, jnp.int32(sizes)) for part in (box[..., :dims], box[..., dims:]))
+    start, stop = (
+        jnp.clip(part, 0, jnp.int32(sizes)) for part in (box[..., :dims], box[..., dims:])
+    )
     return jnp.concatenate([start, jnp.maximum(start, stop)], axis=-1)
 
 
