@@ -62,7 +62,7 @@ def test_labels_are_not_computed_twice_where_no_stage_changes_them():
 
     def counted(element, key):
         runs.append(1)
-        return brighter(element, key)
+        return brighter(element, None)
 
     list(pipeline_of(LABELS, (counted,), remainder="drop"))
     assert len(runs) == 2
