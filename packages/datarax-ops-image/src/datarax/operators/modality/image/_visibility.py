@@ -20,21 +20,19 @@ def of_boxes(
       there: which boxes are not padding.
 
     Returns:
-      float32, 1 where nothing is covered, 0 for padding and for boxes outside the image.
+      float32, exactly 1 where nothing is covered, 0 for padding and for boxes outside the image.
     """
     y0, x0, y1, x1 = (corners[:, i].astype(jnp.float32) for i in range(4))
     rows = _overlap(y0, y1, covered.shape[0])
     columns = _overlap(x0, x1, covered.shape[1])
-    hidden = covered.astype(jnp.float32)
-    areas = [
-        jnp.einsum("bh,hw,bw->b", rows, pixels, columns, precision="highest")
-        for pixels in (1 - hidden, hidden)
-    ]
+    seen = jnp.where(covered, np.float32(0), np.float32(1))
+    area = jnp.einsum("bh,hw,bw->b", rows, seen, columns, precision="highest")
     whole = rows.sum(1) * columns.sum(1)
     some = there & (whole > 0)
-    fraction = jnp.clip(areas[0] / jnp.where(some, whole, 1), 0, 1)
-    # The sums of an untouched box may differ in their last bits.
-    return jnp.where(some, jnp.where(areas[1] > 0, fraction, 1), 0)
+    fraction = jnp.clip(area / jnp.where(some, whole, 1), 0, 1)
+    # The two sums of an untouched box may differ in their last bits.
+    full = area >= whole * np.float32(1 - 2**-20)
+    return jnp.where(some, jnp.where(full, 1, fraction), 0)
 
 
 def _overlap(start: Array, stop: Array, length: int) -> Array:
