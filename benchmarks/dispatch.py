@@ -73,6 +73,28 @@ def noise_ours_indexed() -> Call:
     return lambda: jax.block_until_ready(operator(batch))
 
 
+def noise_ours_dict() -> Call:
+    """The same arrays without a `Batch`: what it costs more is the price of a plain dict."""
+    import jax
+
+    operator, batch = noise_operator(), dict(device_batch().data)
+    return lambda: jax.block_until_ready(operator(batch))
+
+
+def noise_ours_dict_masked() -> Call:
+    import jax
+
+    operator, batch = noise_operator(), device_batch().as_dict()
+    return lambda: jax.block_until_ready(operator(batch))
+
+
+def noise_ours_key() -> Call:
+    import jax
+
+    operator, batch, key = noise_operator(), device_batch(), jax.random.key(0)
+    return lambda: jax.block_until_ready(operator(batch, key=key))
+
+
 def noise_nnx_jit() -> Call:
     import jax
     from flax import nnx
@@ -112,6 +134,20 @@ def mix_ours(mode: str) -> Call:
     return lambda: jax.block_until_ready(operator(batch))
 
 
+def mix_ours_dict(mode: str) -> Call:
+    import jax
+
+    operator, batch = mix_operator(mode), dict(device_batch().data)
+    return lambda: jax.block_until_ready(operator(batch))
+
+
+def mix_ours_key(mode: str) -> Call:
+    import jax
+
+    operator, batch, key = mix_operator(mode), device_batch(), jax.random.key(0)
+    return lambda: jax.block_until_ready(operator(batch, key=key))
+
+
 def mix_nnx_jit(mode: str) -> Call:
     import jax
     from flax import nnx
@@ -139,6 +175,9 @@ CASES = [
             "plain jit": noise_plain,
             "datarax op(batch)": noise_ours,
             "datarax op(batch), record_index": noise_ours_indexed,
+            "datarax op(dict)": noise_ours_dict,
+            "datarax op(dict), valid_mask": noise_ours_dict_masked,
+            "datarax op(batch, key=)": noise_ours_key,
             "nnx.jit over the operator": noise_nnx_jit,
         },
         reference="plain jit",
@@ -150,6 +189,8 @@ CASES = [
             {
                 "plain jit": for_mode(mix_plain, mode),
                 "datarax op(batch)": for_mode(mix_ours, mode),
+                "datarax op(dict)": for_mode(mix_ours_dict, mode),
+                "datarax op(batch, key=)": for_mode(mix_ours_key, mode),
                 "nnx.jit over the operator": for_mode(mix_nnx_jit, mode),
                 **peers(mode),
             },

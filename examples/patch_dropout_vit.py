@@ -72,8 +72,10 @@ def random_batch(seed):
         photograph = PHOTOGRAPHS[label]
         y, x = (rng.integers(side - 3 * SIDE + 1) for side in photograph.shape[:2])
         images.append(photograph[y : y + 3 * SIDE : 3, x : x + 3 * SIDE : 3])
+    # No record comes twice, so that all are of one epoch.
     index = seed * options.batch_size + np.arange(options.batch_size)
-    return Batch.from_arrays({"image": np.stack(images), "label": labels}, record_index=index)
+    images = {"image": np.stack(images), "label": labels}
+    return Batch.from_arrays(images, record_index=index, epoch=0)
 
 
 # %% [markdown]

@@ -34,8 +34,8 @@ class Pipeline:
     Args:
       source: a `DataSourceModule`, or any object with `__len__` and `__getitem__` that gives
         records (`Element`s or dicts of arrays), which are read in order.
-      stages: operators, applied in this order. Those that share a random stream are told apart by
-        their order.
+      stages: operators, applied in this order. Each draws numbers of its own; those of one
+        class that were made from equal seeds are told apart by their order.
       batch_size: rows of each batch.
       fields: names of the parts of records that are tuples, such as `("image", "label")`; only for
         a `source` that is no `DataSourceModule`.
