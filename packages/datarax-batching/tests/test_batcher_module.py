@@ -1,11 +1,14 @@
 """The documented base class of batchers."""
 
+import logging
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from datarax.core.batcher import BatcherModule
+from datarax.batching import DefaultBatcher, DefaultBatcherConfig
+from datarax.core.batcher import BatcherModule, logger
 from datarax.core.config import StructuralConfig
 from datarax.core.element_batch import Element
 
@@ -88,3 +91,19 @@ def test_numpy_batch_sizes_are_integers_too():
         {"x": spec((), np.int32)}, batch_size=np.int64(3)
     )
     assert made["x"].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("remainder", "message"), [("drop", "left out 1"), ("pad", "added 2 rows")]
+)
+def test_what_became_of_the_remainder_is_logged_once_a_pass(remainder, message, caplog):
+    """At INFO, by the documented logger; a pass that comes out even says nothing."""
+    batcher = DefaultBatcher(DefaultBatcherConfig(remainder=remainder), name="train")
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        for count in (7, 7, 6):
+            stream = batcher([{"x": n} for n in range(count)], batch_size=3)
+            assert len(list(stream)) + len(list(stream)) >= 2
+    said = [entry.getMessage() for entry in caplog.records]
+    assert len(said) == 2
+    assert all("DefaultBatcher 'train'" in line and message in line for line in said)
+    assert logger.name == "datarax.core.batcher"

@@ -22,3 +22,4 @@ from datarax.batching._rebatch import unbatch as unbatch
 from datarax.batching._shard import shard_batch as shard_batch
 from datarax.batching._spec import check_batch as check_batch
 from datarax.batching._spec import record_spec as record_spec
+from datarax.batching._stream import RecordStream as RecordStream

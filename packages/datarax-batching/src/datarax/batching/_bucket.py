@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,13 +11,14 @@ import numpy as np
 from flax import nnx
 
 from datarax.batching import _ragged
+from datarax.batching._batcher import StreamBatcher
 from datarax.batching._bucket_stream import BucketStream
-from datarax.batching._options import require_config, require_remainder, resolved_remainder
+from datarax.batching._input import Record
+from datarax.batching._options import require_remainder, resolved_remainder
 from datarax.batching._padding import PadValues
+from datarax.batching._stream import RecordStream
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
-from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
-from datarax.core.element_batch import Batch, Element
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class PaddingCount(nnx.Variable[Any]):
     """int64 `(buckets, 4)`: batches, records, steps that are data, steps in all."""
 
 
-class BucketBatcher(BatcherModule):
+class BucketBatcher(StreamBatcher[BucketBatcherConfig]):
     """Groups records of similar length, so that little of a batch is padding.
 
     There are as many shapes as boundaries, known in advance from `batch_specs`. Next to each ragged
@@ -97,28 +98,28 @@ class BucketBatcher(BatcherModule):
       name: what to call the batcher in messages.
 
     >>> config = BucketBatcherConfig(boundaries=(2, 4), length_fields=("t",))
-    >>> records = [Element({"t": np.ones(n, np.int32)}) for n in (1, 3, 2)]
+    >>> records = [{"t": np.ones(n, np.int32)} for n in (1, 3, 2)]
     >>> for batch in BucketBatcher(config)(records, batch_size=2):
     ...     print(batch["t"].shape, batch["t_mask"].sum(1))
     (2, 2) [1 2]
     (2, 4) [3 0]
     """
 
+    config_class = BucketBatcherConfig
+
     def __init__(
         self, config: BucketBatcherConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        require_config(self, config, BucketBatcherConfig)
         super().__init__(config, rngs=rngs, name=name)
-        self.config: BucketBatcherConfig = config
         self._padding_count = PaddingCount(np.zeros((len(config.boundaries), 4), np.int64))
 
     def process(
         self,
-        elements: Iterable[Element],
+        elements: Iterable[Record],
         *,
         batch_size: int | None = None,
         drop_remainder: bool = False,
-    ) -> Iterator[Batch]:
+    ) -> RecordStream:
         """Groups records by length, pulling one after the other until a batch is full.
 
         Args:
@@ -137,6 +138,15 @@ class BucketBatcher(BatcherModule):
         """
         remainder = resolved_remainder(self.config.remainder, drop_remainder)
         return BucketStream(self, elements, self._batch_sizes(batch_size), remainder)
+
+    def __call__(
+        self,
+        elements: Iterable[Record],
+        *,
+        batch_size: int | None = None,
+        drop_remainder: bool = False,
+    ) -> RecordStream:
+        return self.process(elements, batch_size=batch_size, drop_remainder=drop_remainder)
 
     def _batch_sizes(self, batch_size: int | None) -> tuple[int, ...]:
         sizes = self.config.batch_sizes

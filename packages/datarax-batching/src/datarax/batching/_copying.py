@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ import numpy as np
 _SMALL, _CHUNK = 2**14, 2**19
 
 
-def write_rows(out: np.ndarray, rows: Sequence[np.ndarray]) -> None:
+def write_rows(out: np.ndarray, rows: Sequence[Any]) -> None:
     """Writes arrays to the first rows of another one.
 
     `np.stack` and `np.concatenate` let go of the interpreter's lock for each array of 500 elements
@@ -41,9 +42,9 @@ def write_rows(out: np.ndarray, rows: Sequence[np.ndarray]) -> None:
             joined = b"".join(chunk)
         except TypeError:
             # One is not contiguous.
-            joined = b"".join([np.ascontiguousarray(row) for row in chunk])
+            joined = b"".join([row.tobytes() for row in chunk])
         target[first * size : (first + len(chunk)) * size] = joined
 
 
-def _flat(array: np.ndarray) -> np.ndarray:
+def _flat(array: np.ndarray) -> Any:
     return array.reshape(-1)

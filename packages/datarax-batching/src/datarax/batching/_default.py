@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,14 +13,15 @@ from flax import nnx
 from jax.tree_util import keystr, tree_map_with_path
 
 from datarax.batching._assemble import Assembler
+from datarax.batching._batcher import StreamBatcher
+from datarax.batching._input import Record
 from datarax.batching._memory import RecycledMemory, ReusedMemory
-from datarax.batching._options import require_config, require_remainder, resolved_remainder
+from datarax.batching._options import require_remainder, resolved_remainder
 from datarax.batching._padding import PadValues, frozen_pad_values
-from datarax.batching._stream import ConsecutiveStream
+from datarax.batching._stream import ConsecutiveStream, RecordStream
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
-from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig, require_bools
-from datarax.core.element_batch import Batch, Element
+from datarax.core.element_batch import Element
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class DefaultBatcherConfig(StructuralConfig):
             )
 
 
-class DefaultBatcher(BatcherModule):
+class DefaultBatcher(StreamBatcher[DefaultBatcherConfig]):
     """Groups each `batch_size` consecutive records into a batch.
 
     Every batch looks as `batch_spec` says, the last one too (unless `remainder="partial"`), so that
@@ -98,6 +99,8 @@ class DefaultBatcher(BatcherModule):
     [True, True, False]
     """
 
+    config_class = DefaultBatcherConfig
+
     def __init__(
         self,
         config: DefaultBatcherConfig,
@@ -105,19 +108,17 @@ class DefaultBatcher(BatcherModule):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
-        require_config(self, config, DefaultBatcherConfig)
         super().__init__(config, rngs=rngs, name=name)
-        self.config: DefaultBatcherConfig = config
         # Kept from one epoch to the next.
         self._memory = RecycledMemory()
 
     def process(
         self,
-        elements: Iterable[Element],
+        elements: Iterable[Record],
         *,
         batch_size: int,
         drop_remainder: bool = False,
-    ) -> Iterator[Batch]:
+    ) -> RecordStream:
         """Groups records into batches, one at a time as they are asked for.
 
         Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
@@ -96,8 +95,8 @@ def each(name: str, items: Iterable[Any]) -> Iterator[Any]:
     Raises:
       RuntimeError: if a function of the user raised StopIteration, or fewer came than `len(items)`.
     """
-    iterator, length = guarded(iter(items)), length_of(items)
-    for number in itertools.count():
+    iterator, length, number = guarded(iter(items)), length_of(items), 0
+    while True:
         try:
             item = next(iterator)
         except StopIteration:
@@ -107,6 +106,7 @@ def each(name: str, items: Iterable[Any]) -> Iterator[Any]:
                 raise stopped(f"what gives {name}[{number}]") from error.__cause__
             raise
         yield item
+        number += 1
     if length is not None and number < length:
         raise RuntimeError(
             f"{name} ended before {name}[{number}], but its len() is {length}; whatever raises "

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from datarax.batching import _ragged
-from datarax.batching._options import require_config, require_remainder, resolved_remainder
+from datarax.batching._batcher import StreamBatcher
+from datarax.batching._input import Record
+from datarax.batching._options import require_remainder, resolved_remainder
 from datarax.batching._padding import PadValues, at_or_above
+from datarax.batching._stream import RecordStream
 from datarax.batching._windows import WindowStream, mask_name, sample_shape
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
-from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
-from datarax.core.element_batch import Batch, Element
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class MultiRateBatcherConfig(StructuralConfig):
         object.__setattr__(self, "pad_values", values)
 
 
-class MultiRateBatcher(BatcherModule):
+class MultiRateBatcher(StreamBatcher[MultiRateBatcherConfig]):
     """Cuts a stream of records into windows in which fields of all rates cover the same time.
 
     Each record is one step. A window of `steps` records has `(steps * rate, ...)` samples of a
@@ -88,7 +88,7 @@ class MultiRateBatcher(BatcherModule):
       name: what to call the batcher in messages.
 
     >>> config = MultiRateBatcherConfig(steps=2, rates={"audio": 3})
-    >>> records = [Element({"video": i, "audio": np.arange(3 * i, 3 * i + 3)}) for i in range(3)]
+    >>> records = [{"video": i, "audio": np.arange(3 * i, 3 * i + 3)} for i in range(3)]
     >>> (batch,) = MultiRateBatcher(config)(records, batch_size=2)
     >>> batch["video"].tolist(), batch["audio"].tolist()
     ([[0, 1], [2, 0]], [[0, 1, 2, 3, 4, 5], [6, 7, 8, 0, 0, 0]])
@@ -96,20 +96,11 @@ class MultiRateBatcher(BatcherModule):
     [True, True, True, False, False, False]
     """
 
-    def __init__(
-        self,
-        config: MultiRateBatcherConfig,
-        *,
-        rngs: nnx.Rngs | None = None,
-        name: str | None = None,
-    ) -> None:
-        require_config(self, config, MultiRateBatcherConfig)
-        super().__init__(config, rngs=rngs, name=name)
-        self.config: MultiRateBatcherConfig = config
+    config_class = MultiRateBatcherConfig
 
     def process(
-        self, elements: Iterable[Element], *, batch_size: int, drop_remainder: bool = False
-    ) -> Iterator[Batch]:
+        self, elements: Iterable[Record], *, batch_size: int, drop_remainder: bool = False
+    ) -> RecordStream:
         """Cuts windows, pulling one record after the other until a batch of them is full.
 
         Args:

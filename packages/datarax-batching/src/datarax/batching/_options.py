@@ -23,12 +23,3 @@ def resolved_remainder(remainder: str, drop_remainder: Any) -> str:
     if not isinstance(drop_remainder, bool):
         raise TypeError(f"drop_remainder must be True or False, got {drop_remainder!r}")
     return "drop" if drop_remainder else remainder
-
-
-def require_config(module: Any, config: Any, kind: type) -> None:
-    """Raises a TypeError for another config than the module's own kind."""
-    if not isinstance(config, kind):
-        raise TypeError(
-            f"config of {type(module).__name__} must be a {kind.__name__}, "
-            f"got {type(config).__name__}"
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,13 +11,14 @@ import numpy as np
 from flax import nnx
 
 from datarax.batching import _ragged
-from datarax.batching._options import require_config, require_remainder, resolved_remainder
+from datarax.batching._batcher import StreamBatcher
+from datarax.batching._input import Record
+from datarax.batching._options import require_remainder, resolved_remainder
 from datarax.batching._pack_stream import POSITIONS, SEGMENT_IDS, PackingStream, require_free
 from datarax.batching._padding import PadValues
+from datarax.batching._stream import RecordStream
 from datarax.core._batch_spec import batched_spec, leaf_spec, require_batch_size, require_fields
-from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
-from datarax.core.element_batch import Batch, Element
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class PackingCount(nnx.Variable[Any]):
     """int64 `(3,)`: sequences, steps that are data, steps in all."""
 
 
-class PackingBatcher(BatcherModule):
+class PackingBatcher(StreamBatcher[PackingBatcherConfig]):
     """Packs sequences into rows of one length: each into the first row where it fits.
 
     All fields of a record are sequences of its length, `(length, ...)`. A batch has for each of
@@ -71,23 +72,23 @@ class PackingBatcher(BatcherModule):
       rngs: not needed; taken for uniformity.
       name: what to call the batcher in messages.
 
-    >>> records = [Element({"t": np.full(n, n)}) for n in (3, 2, 1)]
+    >>> records = [{"t": np.full(n, n)} for n in (3, 2, 1)]
     >>> (batch,) = PackingBatcher(PackingBatcherConfig(row_length=4))(records, batch_size=2)
     >>> batch["t"].tolist(), batch["segment_ids"].tolist()
     ([[3, 3, 3, 1], [2, 2, 0, 0]], [[1, 1, 1, 2], [1, 1, 0, 0]])
     """
 
+    config_class = PackingBatcherConfig
+
     def __init__(
         self, config: PackingBatcherConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
-        require_config(self, config, PackingBatcherConfig)
         super().__init__(config, rngs=rngs, name=name)
-        self.config: PackingBatcherConfig = config
         self._packing_count = PackingCount(np.zeros(3, np.int64))
 
     def process(
-        self, elements: Iterable[Element], *, batch_size: int, drop_remainder: bool = False
-    ) -> Iterator[Batch]:
+        self, elements: Iterable[Record], *, batch_size: int, drop_remainder: bool = False
+    ) -> RecordStream:
         """Packs sequences, pulling one after the other until one fits in no row of the batch.
 
         Args:

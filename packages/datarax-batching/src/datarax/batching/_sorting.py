@@ -22,7 +22,7 @@ class SortingStream(RecordStream):
     """
 
     def __init__(
-        self, batcher: BatcherModule, elements: Any, groups: tuple[str, ...], remainder: str
+        self, batcher: BatcherModule[Any], elements: Any, groups: tuple[str, ...], remainder: str
     ) -> None:
         super().__init__(batcher, elements, ("incoming", *groups), remainder)
         self._pad_values = batcher.config.pad_values

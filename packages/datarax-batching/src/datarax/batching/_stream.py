@@ -79,14 +79,26 @@ class Group:
 
 
 class RecordStream(Iterator[Batch]):
-    """Batches of a stream of records.
+    """Batches of a stream of records, which batchers return.
 
     Records that were pulled stay in groups until their batch is delivered: if the source raises, or
     a record is wrong, the next call goes on with them.
+
+    >>> from datarax.batching import DefaultBatcher, DefaultBatcherConfig
+    >>> records = [{"x": i} for i in range(5)]
+    >>> stream = DefaultBatcher(DefaultBatcherConfig())(records, batch_size=2)
+    >>> next(stream)["x"].tolist()
+    [0, 1]
+    >>> rest = DefaultBatcher(DefaultBatcherConfig())(
+    ...     records[stream.records_pulled :], batch_size=3
+    ... )
+    >>> rest.set_state(stream.get_state())
+    >>> next(rest)["x"].tolist()
+    [2, 3, 4]
     """
 
     def __init__(
-        self, batcher: BatcherModule, elements: Any, groups: tuple[str, ...], remainder: str
+        self, batcher: BatcherModule[Any], elements: Any, groups: tuple[str, ...], remainder: str
     ) -> None:
         self._owner = batcher
         self._elements, self._missing = record_iterator(elements), length_of(elements)
@@ -243,7 +255,7 @@ class ConsecutiveStream(RecordStream):
 
     def __init__(
         self,
-        batcher: BatcherModule,
+        batcher: BatcherModule[Any],
         elements: Any,
         batch_size: int,
         remainder: str,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from datarax.core._batch_spec import batched_spec
 from datarax.core.element_batch import Batch, Element
-from datarax.core.structural import StructuralModule
+from datarax.core.structural import StructuralConfigT, StructuralModule
 
 # Says at INFO, once for each pass over records, how many were left out and how many rows padded.
 logger = logging.getLogger(__name__)
 
 
-class BatcherModule(StructuralModule):
+class BatcherModule(StructuralModule[StructuralConfigT]):
     """Base class of batchers: implement `process`; calling the batcher calls it.
 
     Args:
@@ -38,7 +38,7 @@ class BatcherModule(StructuralModule):
 
     def process(
         self,
-        elements: list[Element] | Iterator[Element],
+        elements: Iterable[Element | Mapping[str, Any]],
         *args: Any,
         batch_size: int,
         drop_remainder: bool = False,
@@ -47,7 +47,7 @@ class BatcherModule(StructuralModule):
         """Groups records into batches.
 
         Args:
-          elements: the records, in order.
+          elements: the records, in order; dicts are their data.
           *args: what else the batcher takes.
           batch_size: rows of each batch.
           drop_remainder: whether to leave out records that do not fill a last batch.
@@ -60,6 +60,12 @@ class BatcherModule(StructuralModule):
           ValueError: if `batch_size` is not a positive integer.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement process")
+
+    def __call__(
+        self, elements: Iterable[Element | Mapping[str, Any]], *args: Any, **kwargs: Any
+    ) -> list[Batch] | Iterator[Batch]:
+        """Calls `process`."""
+        return self.process(elements, *args, **kwargs)
 
     def batch_spec(self, element_spec: Any, *, batch_size: int) -> dict[str, Any]:
         """What `batch.as_dict()` of every batch of this size looks like.

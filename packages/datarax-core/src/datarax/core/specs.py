@@ -180,7 +180,7 @@ def _require_fit(name: str, array: np.ndarray) -> None:
                 "jax_enable_x64"
             )
         return
-    parts = (array.real, array.imag) if array.dtype.kind == "c" else (array,)
+    parts = (np.real(array), np.imag(array)) if array.dtype.kind == "c" else (array,)
     if not all(_stays_finite(part) for part in parts):
         raise ValueError(
             f"{name} has finite values beyond {narrow}, to which JAX narrows it; scale it or set "
