@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 # Rows below this size are joined first and then copied at once, as much as stays in the cache.
-_SMALL, _CHUNK = 2**14, 2**19
+_SMALL, _CHUNK = 2**14, 2**16
 
 
 def write_rows(out: np.ndarray, rows: Sequence[Any]) -> None:
