@@ -58,9 +58,9 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         None: (0, 1) of (height, width) or (height, width, channel). Patches extend over the others.
       channel_axis: the axis of colours, for values per channel. None: the last axis, if it is not
         spatial.
-      field_key, target_key, clip_range, auxiliary_fields, preserve_auxiliary, box_fields,
-        box_format, keypoint_fields, keypoint_format, validate_domain_constraints: see
-        `ModalityOperatorConfig`.
+      field_key, target_key, clip_range, validate_domain_constraints: see `ModalityOperatorConfig`.
+      auxiliary_fields, preserve_auxiliary: see `ModalityOperatorConfig`.
+      box_fields, box_format, keypoint_fields, keypoint_format: see `ModalityOperatorConfig`.
       stochastic, stream_name, batch_strategy: see `OperatorConfig`; training needs
         `stochastic=True`.
       cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
