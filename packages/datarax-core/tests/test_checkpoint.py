@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -474,3 +476,102 @@ def test_only_a_save_removes_what_a_killed_one_left(tmp_path):
         checkpointer.save(2, Holder(SAVED))
     assert not unfinished.exists()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "2"]
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    """A directory with steps 1 and 2 of a state with a host and a device array."""
+    directory = tmp_path_factory.mktemp("two")
+    with Checkpointer(directory) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, Holder(several(step)))
+    return directory
+
+
+def several(number):
+    noise = np.random.default_rng(number).normal(size=1000)
+    return {"host": noise, "device": jnp.asarray(noise, jnp.bfloat16), "rngs": {"n": number}}
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+
+
+# Where one array cannot be read, Orbax forgets the tasks that read the others.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", [Path.unlink, empty, cut, flip], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        ("schema/metadata", "schema"),
+        ("structure/process_0.json", "structure of process 0"),
+        ("state/manifest.ocdbt", "state"),
+        ("state/ocdbt.process_0/d", "state"),
+    ],
+    ids=["schema", "structure", "manifest", "data"],
+)
+def test_damage_is_named(tmp_path, two_steps, part, what, damage):
+    """A lost, emptied, cut or altered file: the error says which step and what of it."""
+    shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
+    damaged = tmp_path / "2" / part
+    # The largest of several, which has the values.
+    files = [damaged] if damaged.is_file() else list(damaged.iterdir())
+    damage(max(files, key=lambda file: file.stat().st_size))
+    state = several(5)
+    holder = Holder(state)
+    match = rf"step 2 in .* is damaged: its {what} cannot be read .*other steps there are \[1\]"
+    with pytest.raises(ValueError, match=match):
+        Checkpointer(tmp_path).restore(holder)
+    assert holder.state is state
+
+
+@pytest.mark.parametrize(
+    ("directory", "match"),
+    [
+        ("s3://bucket/run", "'s3://bucket/run' cannot hold checkpoints; use a local directory"),
+        ("az://bucket/run", "'az://bucket/run' cannot hold"),
+        ("file:///tmp/run", "'file:///tmp/run' cannot hold"),
+        (Path("s3://bucket/run"), "'s3:/bucket/run' cannot hold checkpoints"),
+        (Path("gs://bucket/run"), r"gs://bucket/path as a string"),
+        ("gs://bucket/run", "'gs://bucket/run' needs gcsfs"),
+    ],
+    ids=str,
+)
+def test_urls_that_cannot_be_written_are_refused(tmp_path, monkeypatch, directory, match):
+    """No folder called s3: appears anywhere, and the error says what can be done."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ValueError, match=match):
+        Checkpointer(directory)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removal_that_is_killed_leaves_no_listed_step(tmp_path, monkeypatch):
+    """Whatever files are gone when the process dies, every step that is listed can be restored."""
+
+    def killed(path, *_, **__):
+        next(file for file in Path(path).rglob("*") if file.is_file()).unlink()
+        raise KeyboardInterrupt("killed")
+
+    holder = Holder(SAVED)
+    checkpointer = Checkpointer(tmp_path, max_to_keep=1)
+    checkpointer.save(1, holder)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt, match="killed"):
+            checkpointer.save(2, holder)
+    assert checkpointer.all_steps() == (2,)
+    checkpointer.restore(blank(SAVED))
+    checkpointer.save(3, holder)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["3"]

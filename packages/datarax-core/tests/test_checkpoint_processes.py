@@ -54,8 +54,7 @@ JOB = """
 
     def as_seen_late(path, see=Path.is_dir):
         # A file system that has not shown the directory to this process yet.
-        late = path == directory and time.monotonic() < start + 2
-        return False if late else see(path)
+        return see(path) and not (late and path == directory)
 
     def failure(call):
         try:
@@ -63,7 +62,16 @@ JOB = """
         except Exception as error:
             return f"{type(error).__name__}: {error}"
 
-    start = time.monotonic()
+    # What one process saved goes over two.
+    kernel = nnx.Param(spread(np.zeros(8, np.float32)))
+    position = Own({"epoch": np.uint32(0)})
+    with Checkpointer(directory.parent / "single") as checkpointer:
+        checkpointer.restore({"model": nnx.Dict({"kernel": kernel}), "position": position})
+    for shard in kernel.get_raw_value().addressable_shards:
+        assert shard.data.tolist() == np.arange(8.0)[shard.index].tolist()
+    assert position.state == {"epoch": 4}
+
+    late = process == 1
     if process == 0:
         directory.mkdir()
     else:
@@ -71,6 +79,7 @@ JOB = """
         time.sleep(0.5)
     with Checkpointer(directory, max_to_keep=1) as checkpointer:
         checkpointer.save(1, parts(1))
+        late = False
         checkpointer.save(2, parts(2))
         fresh = parts(9)
         checkpointer.restore(fresh)
@@ -119,6 +128,10 @@ def free_port():
 def saved(tmp_path_factory):
     """The directory in which a job of two processes left step 2."""
     directory, port = tmp_path_factory.mktemp("job") / "checkpoints", free_port()
+    kernel = nnx.Param(np.arange(8, dtype=np.float32))
+    with Checkpointer(directory.parent / "single") as checkpointer:
+        position = Own({"epoch": np.uint32(4)})
+        checkpointer.save(0, {"model": nnx.Dict({"kernel": kernel}), "position": position})
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     job = [
         subprocess.Popen(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from zlib import crc32
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from datarax.core._saved_tree import (
     Path,
     Saved,
     as_json,
+    checksum,
     described,
     from_json,
     leaves,
@@ -54,12 +56,17 @@ class ProcessHandler(checkpoint.CheckpointHandler):
         # The first process made it, but a shared file system may show it later to this one.
         directory.mkdir(parents=True, exist_ok=True)
         name = f"process_{jax.process_index()}"
-        (directory / f"{name}.json").write_text(json.dumps(as_json(args.tree)))
+        tree = as_json(args.tree)
+        content = {"checksum": _text_checksum(tree), "tree": tree}
+        (directory / f"{name}.json").write_text(json.dumps(content))
         (directory / f"{name}.npz").write_bytes(_packed(_local(args.tree)))
 
     def restore(self, directory: Any, args: ProcessRestore) -> Saved:
         name = f"process_{args.process}"
-        tree = from_json(json.loads((directory / f"{name}.json").read_text()))
+        content = json.loads((directory / f"{name}.json").read_text())
+        if content["checksum"] != _text_checksum(content["tree"]):
+            raise ValueError(f"{name}.json has other text than was saved")
+        tree = from_json(content["tree"])
         arrays = _unpacked((directory / f"{name}.npz").read_bytes(), _local(tree))
         return with_values(tree, lambda path, leaf: arrays.get(path, leaf.value))
 
@@ -110,15 +117,17 @@ def write(directory: Any, schema: Schema, tree: Saved) -> None:
         writer.save(directory, args=checkpoint.args.Composite(**items))
 
 
-def read_schema(directory: Any) -> Schema | None:
-    """What the checkpoint is; None if there is nothing that says so."""
+def read_schema(directory: Any, known: int) -> Schema | None:
+    """What the checkpoint is, beyond its version if that is the known one; None if nothing says."""
     if not (directory / SCHEMA).is_dir():
         return None
     with _item(SCHEMA):
         found = json.loads((directory / SCHEMA / "metadata").read_text())
-        parts = found.get("parts")
+        if found["version"] != known:
+            return Schema(found["version"])
+        parts = found["parts"]
         return Schema(
-            found["version"], found.get("processes", 1), None if parts is None else tuple(parts)
+            found["version"], found["processes"], parts if parts is None else tuple(parts)
         )
 
 
@@ -182,8 +191,12 @@ def read_arrays(directory: Any, tree: Saved, current: Callable[[Path], Any]) -> 
         partial_restore=True,  # pyright: ignore[reportCallIssue]
     )
     with _item(STATE):
-        read = checkpoint.PyTreeCheckpointHandler().restore(directory / STATE, args=args)
-        arrays = {path: _at(read, path) for path in targets}
+        state = checkpoint.PyTreeCheckpointHandler().restore(directory / STATE, args=args)
+        arrays = {path: _at(state, path) for path in targets}
+        for path, leaf in leaves(tree):
+            read = checksum(arrays[path]) if path in arrays else None
+            if None not in (read, leaf.checksum) and read != leaf.checksum:
+                raise ValueError(f"{'/'.join(path)} has other bits than were saved")
     return with_values(tree, lambda path, leaf: arrays.get(path, leaf.value))
 
 
@@ -198,6 +211,10 @@ def _item(name: str) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DamagedError(f"its {name} cannot be read ({reason})") from error
+
+
+def _text_checksum(tree: Any) -> int:
+    return crc32(json.dumps(tree).encode())
 
 
 def _of_process(directory: Any, process: int) -> Saved:

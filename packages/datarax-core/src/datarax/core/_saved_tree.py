@@ -11,6 +11,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +35,15 @@ class Leaf:
     """A value: an "array", the words of a "key", or what JSON can hold, a "value" or "bytes".
 
     `local` marks an array that is this process's alone, one of several. In a description that was
-    read, an array is a `jax.ShapeDtypeStruct`.
+    read, an array is a `jax.ShapeDtypeStruct`, and `checksum` that of its bytes, if one process had
+    them all.
     """
 
     kind: str
     value: Any
     implementation: str | None = None
     local: bool = False
+    checksum: int | None = None
 
 
 Saved = Branch | Leaf
@@ -218,6 +221,7 @@ def as_json(tree: Saved) -> Any:
         "shape": list(tree.value.shape),
         "implementation": tree.implementation,
         "local": tree.local,
+        "checksum": checksum(tree.value),
     }
 
 
@@ -230,4 +234,12 @@ def from_json(description: Any) -> Saved:
     if kind in ("value", "bytes"):
         return Leaf(kind, description["value"])
     spec = jax.ShapeDtypeStruct(tuple(description["shape"]), jnp.dtype(description["dtype"]))
-    return Leaf(kind, spec, description["implementation"], description["local"])
+    implementation, local = description["implementation"], description["local"]
+    return Leaf(kind, spec, implementation, local, description["checksum"])
+
+
+def checksum(array: Any) -> int | None:
+    """CRC-32 of the bytes of an array in C order; None if this process has not all of them."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return None
+    return crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

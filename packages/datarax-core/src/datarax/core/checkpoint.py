@@ -214,9 +214,11 @@ class Checkpointer:
             return find(present, path)
 
         try:
-            schema = files.read_schema(directory)
+            schema = files.read_schema(directory, SCHEMA_VERSION)
             if schema is None:
-                raise ValueError(f"{where} was not written by a Checkpointer")
+                raise ValueError(
+                    f"{where} was not written by a Checkpointer, or is damaged: it has no schema"
+                )
             if schema.version not in (1, SCHEMA_VERSION):
                 raise ValueError(
                     f"{where} has schema version {schema.version}, but this datarax-core reads "
@@ -233,8 +235,9 @@ class Checkpointer:
                 only,
             )
         except files.DamagedError as error:
+            others = [each for each in self.all_steps() if each != step]
             raise ValueError(
-                f"{where} is damaged: {error}; restore another step, there are {self.all_steps()}"
+                f"{where} is damaged: {error}; the other steps there are {others}"
             ) from error
 
 
