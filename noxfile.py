@@ -72,6 +72,12 @@ OWN_ARITHMETIC = (
 )
 # Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
 QUICK_COMPILES = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+# What one session compiles, the next one with the same JAX and options need not compile again.
+COMPILED_BEFORE = {
+    "JAX_COMPILATION_CACHE_DIR": str(BUILD / "compiled"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 NO_SOURCE_TREE = {"PYTHONPATH": None}
 
 
@@ -159,6 +165,8 @@ def tools(session: nox.Session) -> None:
 def run_tests(session: nox.Session, *targets: str, **env: str) -> None:
     """Pytest on all cores, a file to a core; on one, and so with --pdb, where options are given."""
     options = session.posargs or ["-n", "logical", "--dist", "loadfile"]
+    # What another process is still writing cannot be read, and is compiled again.
+    options = ["-W", "ignore:Error reading persistent compilation cache", *options]
     session.run("pytest", *targets, *options, env=NO_SOURCE_TREE | env)
 
 
@@ -186,7 +194,8 @@ def unit(session: nox.Session, dist: str) -> None:
     documents = [str(folder / name) for name in ("README.md", "CHANGELOG.md")]
     modules = Path(session.create_tmp()) / "modules.txt"
     modules.write_text("\n".join(installed_modules(session, dist)), encoding="utf-8")
-    run_tests(session, str(folder / "tests"), *documents, "--doctest-modules", f"@{modules}")
+    targets = [str(folder / "tests"), *documents, "--doctest-modules", f"@{modules}"]
+    run_tests(session, *targets, **COMPILED_BEFORE)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"], requires=["build"])
@@ -194,9 +203,10 @@ def integration(session: nox.Session) -> None:
     """All packages together on the CPU, on each interpreter that is present."""
     install(session, list(PROJECTS), "test", *group("integration"))
     if session.python == "3.11":
-        run_tests(session, *INTEGRATION)
+        run_tests(session, *INTEGRATION, **COMPILED_BEFORE)
     else:
-        run_tests(session, "tests-integration", *without(ONCE), **QUICK_COMPILES)
+        options = QUICK_COMPILES | COMPILED_BEFORE
+        run_tests(session, "tests-integration", *without(ONCE), **options)
 
 
 @nox.session(requires=["build"])
@@ -277,7 +287,7 @@ def demo(session: nox.Session) -> None:
     figures = BUILD / "demo"
     figures.mkdir(parents=True, exist_ok=True)
     script = ["examples/mixup_cutmix_tutorial.py", "--output-dir", str(figures)]
-    session.run("python", *script, *session.posargs, env=NO_SOURCE_TREE)
+    session.run("python", *script, *session.posargs, env=NO_SOURCE_TREE | COMPILED_BEFORE)
     session.log(f"the figures are in {figures}:")
     for figure in sorted(figures.glob("*.png")):
         session.log(f"  {figure.name}")
@@ -322,8 +332,9 @@ def compat(session: nox.Session) -> None:
         wheels = {dist: wheel_of(session, build) for dist, build in builds.items()}
         install(session, list(builds), "test", *group("unit"), wheels=wheels)
         tests = {str(folder_of(builds[pairing.tested]) / "tests") for pairing in held}
-        options = ["-c", "pyproject.toml", "-p", "first_cases"]
-        run_tests(session, *sorted(tests), *options, PYTHONPATH=str(ROOT / "tools"))
+        options = ["-c", "pyproject.toml", "-p", "first_cases", "--maxfail=10"]
+        env = COMPILED_BEFORE | {"PYTHONPATH": str(ROOT / "tools")}
+        run_tests(session, *sorted(tests), *options, **env)
 
 
 def breakages(session: nox.Session, build: Build, last: Build) -> list[str]:
