@@ -20,6 +20,7 @@ from datarax.core._explicit_axes import (
     sharded_like,
 )
 from datarax.core.element_batch import Batch
+from datarax.core.module import OperationCount
 from datarax.core.randomness import can_update, explicit_key
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch) -> Batch:
         out = transformed(inside, inner)
     for variable, copy, old in zip(own, copies, before, strict=True):
         new = copy.get_raw_value()
-        if new is old or (variable is operator._operation_count and not can_update(variable)):
+        if new is old or (isinstance(variable, OperationCount) and not can_update(variable)):
             continue
         if not can_update(variable):
             raise ValueError(

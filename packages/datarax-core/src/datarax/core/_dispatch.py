@@ -151,11 +151,11 @@ def call(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Batch:
     """Calls the operator: compiled when run eagerly, inline inside a trace."""
     __tracebackhide__ = True
     if not _EAGER.is_valid() or is_member():
-        return _with_metadata(process(operator, batch, key), batch)
+        return _with_metadata(operator, process(operator, batch, key), batch)
     binding = _binding(operator)
     if operator.config.cacheable:
-        return _assembled(batch, *_remembered(operator, binding, batch))
-    return _assembled(batch, *_made(binding, batch, key, binding.run.fresh))
+        return _assembled(operator, batch, *_remembered(binding, batch))
+    return _assembled(operator, batch, *_made(binding, batch, key, binding.run.fresh))
 
 
 def recycle(operator: OperatorModule[Any], batch: Batch, spent: Batch, key: Any = None) -> Batch:
@@ -173,7 +173,7 @@ def recycle(operator: OperatorModule[Any], batch: Batch, spent: Batch, key: Any 
         )
     binding = _binding(operator)
     recycled = functools.partial(binding.run.recycled, operator._label(), spent=spent)
-    return _assembled(batch, *_made(binding, batch, key, recycled))
+    return _assembled(operator, batch, *_made(binding, batch, key, recycled))
 
 
 def _made(
@@ -202,10 +202,12 @@ def _made(
     return fresh, recipe
 
 
-def _assembled(batch: Batch, fresh: list[Any], recipe: Recipe) -> Batch:
+def _assembled(
+    operator: OperatorModule[Any], batch: Batch, fresh: list[Any], recipe: Recipe
+) -> Batch:
     inputs, new = jax.tree.leaves(batch), iter(fresh)
     leaves = [inputs[source] if source >= 0 else next(new) for source in recipe.sources]
-    return _with_metadata(recipe.structure.unflatten(leaves), batch)
+    return _with_metadata(operator, recipe.structure.unflatten(leaves), batch)
 
 
 def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
@@ -222,13 +224,10 @@ def _count(binding: Binding, recipe: Recipe, valid_mask: Any) -> None:
         variable.set_raw_value(increased(count, rows * times))
 
 
-def _remembered(
-    operator: OperatorModule, binding: Binding, batch: Batch
-) -> tuple[list[Any], Recipe]:
+def _remembered(binding: Binding, batch: Batch) -> tuple[list[Any], Recipe]:
     inputs, structure = jax.tree.flatten(batch)
-    counter = operator._operation_count
     values = zip(binding.leaves, binding.values(), strict=True)
-    fixed = jax.tree.leaves([value for leaf, value in values if leaf is not counter])
+    fixed = jax.tree.leaves([v for leaf, v in values if not isinstance(leaf, OperationCount)])
     result = binding.cache.get(structure, inputs, fixed)
     if result is not None:
         _count(binding, result[1], batch.valid_mask)
@@ -239,8 +238,13 @@ def _remembered(
     return fresh, recipe
 
 
-def _with_metadata(out: Batch, batch: Batch) -> Batch:
-    if batch.metadata is None and batch.batch_metadata is None:
+def _with_metadata(operator: OperatorModule[Any], out: Batch, batch: Batch) -> Batch:
+    metadata = batch.metadata
+    if metadata is None and batch.batch_metadata is None:
         return out
-    metadata = batch.metadata if len(out) == len(batch) else None
+    rows = operator.source_rows(len(batch))
+    if metadata is not None and rows is not None:
+        metadata = tuple(metadata[row] for row in rows)
+    if metadata is not None and len(metadata) != len(out):
+        metadata = None
     return dataclasses.replace(out, metadata=metadata, batch_metadata=batch.batch_metadata)

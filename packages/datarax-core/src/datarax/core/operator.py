@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
@@ -155,6 +156,19 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
             data, states = self._map_records(batch, random_params, stats)
         self.count_operations(batch.valid_mask, self.applied_records(random_params))
         return batch.replace(data=data, states=states)
+
+    def source_rows(self, rows: int) -> np.ndarray | None:
+        """For an operator that changes the number of rows: which row each row comes from.
+
+        Metadata, which no compiled call sees, follows it.
+
+        Args:
+          rows: how many rows the batch has.
+
+        Returns:
+          Integers, one for each row of the result; None if rows stay where they are.
+        """
+        return None
 
     def pass_through(self, batch: Batch) -> Batch:
         """What a stochastic operator does in evaluation mode: nothing.
