@@ -8,7 +8,12 @@ from flax import nnx
 
 from datarax.core.config import OperatorConfig
 from datarax.core.operator import OperatorModule
-from datarax.operators import ElementOperator, ElementOperatorConfig
+from datarax.operators import (
+    ElementOperator,
+    ElementOperatorConfig,
+    RepeatOperator,
+    RepeatOperatorConfig,
+)
 from datarax.pipeline import Pipeline
 from datarax.sources import MemorySource, MemorySourceConfig
 
@@ -220,3 +225,18 @@ def test_an_error_in_a_stage_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, iterator.get_state(), before)
     broken["now"] = False
     assert next(iterator).record_index.tolist() == [0, 1, 2, 3]
+
+
+def test_a_stage_can_repeat_records():
+    """Batches hold whole records, whose copies later stages augment apart; the spec says so."""
+    repeat = RepeatOperator(RepeatOperatorConfig(num_views=3))
+    pipeline = Pipeline(source=source(5), stages=[repeat, draw("a")], batch_size=2)
+    alone = by_record(Pipeline(source=source(5), stages=[draw("a")], batch_size=5), "a")
+    for batch in pipeline:
+        spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
+        assert spec.as_dict() == pipeline.batch_spec()
+        assert batch.view.tolist() == [0, 1, 2] * 2
+        rows = np.asarray(batch["a"]).reshape(2, 3)[np.asarray(batch.valid_mask)[::3]]
+        assert len(set(rows.ravel().tolist())) == rows.size
+        index = np.asarray(batch.record_index)[::3]
+        assert rows[:, 0].tolist() == [alone[0, number] for number in index[: len(rows)].tolist()]

@@ -138,15 +138,18 @@ class Pipeline:
         The source's `element_spec` goes through the `output_spec` of each stage.
 
         Returns:
-          The fields with shapes `(batch_size, ...)`, and `valid_mask`, bool `(batch_size,)`.
+          The fields with shapes `(rows, ...)`, and `valid_mask`, bool `(rows,)`, where rows are
+          `batch_size`, or more if a stage repeats records.
 
         Raises:
           TypeError: if the records are no dicts.
         """
-        spec = self.source.element_spec()
+        spec, rows = self.source.element_spec(), self.batch_size
         for stage in self.stages:
             spec = stage.output_spec(spec)
-        return BatcherModule(StructuralConfig()).batch_spec(spec, batch_size=self.batch_size)
+            source = stage.source_rows(rows)
+            rows = rows if source is None else len(source)
+        return BatcherModule(StructuralConfig()).batch_spec(spec, batch_size=rows)
 
     def _state(self) -> PipelineState:
         return PipelineState(self.source, self.stages, self._epoch)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
-from datarax.core.randomness import member, ordinals
+from datarax.operators import CompositeOperatorConfig, CompositeOperatorModule
 
 
 class DeviceRecords(nnx.Variable[Any]):
@@ -23,18 +23,16 @@ class StageStoppedError(Exception):
     """Says which stage raised StopIteration."""
 
 
-class Stages(OperatorModule):
+class Stages(CompositeOperatorModule):
     """Applies operators one after the other, after gathering the batch where records are at hand.
 
     Made by `Stages.of`: a constructor with arguments would keep copies of the operators.
     """
 
-    operators: nnx.List[OperatorModule]
-    ordinals: tuple[int, ...]
     records: DeviceRecords | None
 
     def __init__(self) -> None:
-        super().__init__(OperatorConfig())
+        OperatorModule.__init__(self, CompositeOperatorConfig())
 
     @classmethod
     def of(cls, operators: Sequence[OperatorModule], records: Batch | None) -> Stages:
@@ -46,24 +44,22 @@ class Stages(OperatorModule):
             their data, and these records are gathered. None: batches come with their data.
         """
         stages = cls()
-        stages.operators = nnx.List(operators)
-        stages.ordinals = ordinals(operators)
+        stages.hold(operators)
         stages.records = None if records is None else DeviceRecords((records.data, records.states))
         return stages
+
+    @contextmanager
+    def turn_of(self, number: int) -> Iterator[OperatorModule]:
+        with super().turn_of(number) as stage:
+            try:
+                yield stage
+            except StopIteration as error:
+                raise StageStoppedError(f"stages[{number}] {stage._label()}") from error
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
         if self.records is not None:
             batch = gathered(self.records.get_value(), batch)
-        for number, (operator, ordinal) in enumerate(
-            zip(self.operators, self.ordinals, strict=True)
-        ):
-            earlier = sum(type(other) is type(operator) for other in self.operators[:number])
-            with member(type(self), earlier, ordinal):
-                try:
-                    batch = operator(batch)
-                except StopIteration as error:
-                    raise StageStoppedError(f"stages[{number}] {operator._label()}") from error
-        return batch
+        return super().apply_batch(batch, stats)
 
     def count_operations(self, valid_mask: Any, applied: Any = None) -> None:
         """Counts nothing: each stage counts for itself."""
