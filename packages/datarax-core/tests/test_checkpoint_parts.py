@@ -287,13 +287,17 @@ def test_a_part_may_have_no_state(tmp_path):
     assert own.state == COUNT
 
 
-def test_a_bare_model_is_a_module(tmp_path):
-    """Without a dict around it, what Flax has needs no get_state either."""
+KINDS = {"module": Model, "mapping": lambda seed: nnx.Dict(a=nnx.Param(jnp.full(2, seed)))}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_bare_model_is_a_module(tmp_path, kind):
+    """Without a dict around it, what Flax has needs no get_state either, mappings of Flax too."""
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(1, Model(1))
-        model = Model(2)
+        checkpointer.save(1, kind(1))
+        model = kind(2)
         checkpointer.restore(model)
-    assert_equal_parts(model, Model(1))
+    assert_equal_parts(model, kind(1))
 
 
 def test_states_keep_values_and_containers(tmp_path):

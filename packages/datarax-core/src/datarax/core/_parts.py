@@ -38,7 +38,8 @@ def checked_parts(module: Any) -> dict[str, Part]:
       TypeError: if one of them is nothing that can be saved.
       ValueError: if a name is empty or has a slash in it.
     """
-    if isinstance(module, Mapping) and module:
+    # Flax has modules that are mappings too.
+    if isinstance(module, Mapping) and module and not isinstance(module, Part):
         parts: dict[str, Part] = {}
         for name, part in module.items():
             if not isinstance(name, str):
@@ -53,7 +54,7 @@ def checked_parts(module: Any) -> dict[str, Part]:
 
 
 def _checked(name: str, part: Any) -> Part:
-    if isinstance(part, type) or not isinstance(part, Checkpointable | nnx.Pytree):
+    if isinstance(part, type) or not isinstance(part, Part):
         raise TypeError(
             f"{name} must have get_state and set_state, got {type(part).__name__}; or pass "
             "something of Flax NNX (a module, an nnx.Optimizer), or a dict of such parts by name"

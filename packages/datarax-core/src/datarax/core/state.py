@@ -17,6 +17,15 @@ from datarax.core._cells import Cell, Path, leaves_of, plain_cells, rebuilt
 from datarax.core._leaves import dtype_of, owned, spec_of, unplaced, words
 from datarax.core._statistics_values import frozen_statistics
 
+__all__ = [
+    "Statistics",
+    "own_buffers",
+    "read_state",
+    "transfer_state",
+    "variables",
+    "write_state",
+]
+
 
 class Statistics(nnx.Variable[dict[str, Any]]):
     """Statistics of a module: a dict, nested as wanted, of numbers and arrays.
