@@ -42,12 +42,7 @@ def row(name, beside=None, **options):
     return register
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Formulas are compared here; other tests see what XLA optimises."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def operator(**options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datarax.core.element_batch import Batch
 
 
+@functools.lru_cache(256)
 def all_valid(rows: int) -> np.ndarray:
     """The mask of a batch without padding."""
     return read_only(np.ones(rows, bool))

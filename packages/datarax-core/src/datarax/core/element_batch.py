@@ -40,11 +40,11 @@ class Batch:
       states: pytree of arrays `(batch, ...)` that travels with the records.
       valid_mask: bool `(batch,)`, False where a row is padding.
       record_index: uint32 `(batch,)`, each record's number in its source, or None.
-      view: uint32 `(batch,)`, which copy of its record each row is, or None.
       epoch: uint32 scalar, or None.
       batch_state: pytree of arrays without a batch axis.
       metadata: one Python object a row, or None.
       batch_metadata: any Python object.
+      view: uint32 `(batch,)`, which copy of its record each row is, or None.
 
     >>> batch = Batch.from_arrays({"image": np.zeros((3, 8, 8), np.float32)})
     >>> batch
@@ -57,11 +57,11 @@ class Batch:
     states: Any = field(default_factory=dict)
     valid_mask: Bool[np.ndarray | jax.Array, " batch"] = _MISSING
     record_index: UInt32[np.ndarray | jax.Array, " batch"] | None = None
-    view: UInt32[np.ndarray | jax.Array, " batch"] | None = None
     epoch: UInt32[np.ndarray | jax.Array, ""] | None = None
     batch_state: Any = field(default_factory=dict)
     metadata: tuple[Any, ...] | None = None
     batch_metadata: Any = None
+    view: UInt32[np.ndarray | jax.Array, " batch"] | None = None
 
     def __post_init__(self) -> None:
         # No more than this: JAX makes batches of tracers and placeholders.

@@ -386,6 +386,9 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         require_batch(self, batch)
         require_batch(self, spent)
         self._check_values(batch)
+        if self._passes_through():
+            # Nothing is made that could be written over another array.
+            return _dispatch.call(self, batch)
         return _dispatch.recycle(self, batch, spent, self._checked_key(key))
 
     def _checked_key(self, key: Any) -> Key[Array, ""] | None:
