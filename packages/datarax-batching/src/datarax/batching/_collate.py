@@ -119,6 +119,9 @@ def _numbers(leaf: Leaf, column: Sequence[Any], rows: int) -> np.ndarray:
 
 def _copy_narrowed(out: np.ndarray, values: np.ndarray) -> None:
     """Copies, and raises `UnlikeError` if the dtype is another one or a value does not fit it."""
+    if values.dtype == out.dtype:
+        out[...] = values
+        return
     if values.dtype.kind not in "biufc" or canonical_dtype(values.dtype) != out.dtype:
         raise UnlikeError
     if values.dtype.kind in "iu" and values.itemsize > out.itemsize and values.size:

@@ -15,8 +15,6 @@ _RAISED = "raised StopIteration"
 
 def elements_of_dicts(records: list[Any]) -> list[Any]:
     """The same records, those that are dicts as an `Element`."""
-    if list(map(type, records)).count(Element) == len(records):
-        return records
     return [_element(record) if isinstance(record, Mapping) else record for record in records]
 
 

@@ -23,6 +23,8 @@ from datarax.batching._input import (
 from datarax.core.batcher import BatcherModule, logger
 from datarax.core.element_batch import Batch, Element
 
+_ELEMENTS = {Element}
+
 
 @dataclass
 class Group:
@@ -208,7 +210,8 @@ class RecordStream(Iterator[Batch]):
                 raise stopped(f"what gives record {number}") from error.__cause__
             raise
         finally:
-            group.elements[waiting:] = elements_of_dicts(group.elements[waiting:])
+            if not set(map(type, group.elements)) <= _ELEMENTS:
+                group.elements[:] = elements_of_dicts(group.elements)
             new = group.number_from(self._pulled)
             self._pulled += new
             self._missing = None if self._missing is None else self._missing - new
