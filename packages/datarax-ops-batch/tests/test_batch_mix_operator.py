@@ -223,6 +223,18 @@ def test_schedule_compiles_nothing_again():
     assert len(traces) == 1
 
 
+def test_schedule_can_be_assigned():
+    """A plain assignment sets the Variable's value, checked as by set_value."""
+    op, batch = make_op(), make_batch()
+    op.enabled = False
+    np.testing.assert_array_equal(op(batch)["image"], batch["image"])
+    op.enabled, op.prob = True, 0.0
+    np.testing.assert_array_equal(op(batch)["image"], batch["image"])
+    with pytest.raises(ValueError, match="prob must be a number from 0 to 1, got 2"):
+        op.prob = 2
+    assert isinstance(op.prob, nnx.Variable)
+
+
 def test_schedule_can_be_set_inside_a_compiled_step():
     """Prob set from a traced value under nnx.jit takes effect and stays."""
 

@@ -10,6 +10,9 @@ from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOpera
 
 NUMBERS = np.array([7, 2**31 + 5, 3, 11, 2**32 - 1, 5, 8, 13, 21, 34, 55], np.uint32)
 
+# The first of the draws is compiled as users compile it: vectorised loops must not change a bit.
+quickly = pytest.mark.usefixtures("quick_compiles")
+
 
 def make_op(impl="threefry2x32", **options):
     options = {"mode": "both", "granularity": "record", "prob": 0.7, **options}
@@ -39,18 +42,8 @@ def drawn(op, numbers, valid=None, epoch=4):
     }
 
 
-@pytest.mark.parametrize(
-    ("impl", "options"),
-    [
-        ("threefry2x32", {}),
-        ("rbg", {"mode": "mixup", "alpha": 0.3}),
-        ("threefry2x32", {"mode": "cutmix", "sampler": FMix()}),
-    ],
-    ids=["both", "mixup rbg", "fmix"],
-)
-def test_draws_are_those_of_the_record_whatever_its_batch(impl, options):
-    """Ratio, region, switch and chance are the same in any batch size, order, place and group."""
-    op = make_op(impl, **options)
+def assert_drawn_by_record(op, grouped):
+    """The same in any batch size, order and place, with padding, and in groups."""
     whole = drawn(op, NUMBERS)
     assert len(set(whole.values())) > 3
     some = np.arange(11) % 3 > 0
@@ -58,9 +51,26 @@ def test_draws_are_those_of_the_record_whatever_its_batch(impl, options):
         part = drawn(op, numbers, valid)
         assert part == {number: whole[number] for number in part}
     # The last two of eleven rows in groups of three are a group of their own.
-    assert drawn(make_op(impl, **options, mix_group_size=3), NUMBERS) == whole
+    assert drawn(grouped, NUMBERS) == whole
 
 
+def test_draws_are_those_of_the_record_whatever_its_batch():
+    """Ratio, box, switch and chance; vectorised loops of any length change no bit of them."""
+    assert_drawn_by_record(make_op(), make_op(mix_group_size=3))
+
+
+@quickly
+@pytest.mark.parametrize(
+    "options",
+    [{"impl": "rbg", "mode": "mixup", "alpha": 0.3}, {"mode": "cutmix", "sampler": FMix()}],
+    ids=["rbg", "masks"],
+)
+def test_draws_by_record_with_other_keys_and_regions(options):
+    """Base keys of rbg, and masks in place of boxes, keep to the same rule."""
+    assert_drawn_by_record(make_op(**options), make_op(**options, mix_group_size=3))
+
+
+@quickly
 def test_draws_differ_between_records_and_epochs():
     """No two records, and no two epochs of one, share a ratio."""
     op = make_op(mode="mixup", prob=1.0)
@@ -69,6 +79,7 @@ def test_draws_differ_between_records_and_epochs():
     assert len(set(ratios)) == 22
 
 
+@quickly
 def test_views_are_drawn_apart_and_view_zero_as_none():
     """Copies of a record differ by their view; those of view 0 are what no view gives."""
     op = make_op(mode="mixup", prob=1.0)
@@ -80,6 +91,7 @@ def test_views_are_drawn_apart_and_view_zero_as_none():
     np.testing.assert_array_equal(plain, lam[[0, 0, 0, 3, 3, 3]])
 
 
+@quickly
 def test_an_explicit_key_decides_all_and_a_dict_is_a_batch():
     """The same key gives the same mix of a dict, a batch and under jit; the stream stays."""
     data = {"image": np.arange(40.0).reshape(5, 8, 1), "label": np.eye(5, dtype=np.float32)}
@@ -94,6 +106,7 @@ def test_an_explicit_key_decides_all_and_a_dict_is_a_batch():
     jax.tree.map(np.testing.assert_array_equal, before["rngs"], op.get_state()["rngs"])
 
 
+@quickly
 def test_the_partner_is_still_drawn_for_the_batch():
     """The same two records are partners in one batch and not in another."""
     op = make_op(prob=1.0)
@@ -107,6 +120,7 @@ def test_the_partner_is_still_drawn_for_the_batch():
     assert len(set(after)) > 3
 
 
+@quickly
 def test_one_draw_a_group_is_that_of_its_first_valid_record():
     """granularity="batch": groups of the same records draw the same wherever they are."""
     op = make_op(granularity="batch", prob=1.0, mix_group_size=4)
@@ -115,6 +129,7 @@ def test_one_draw_a_group_is_that_of_its_first_valid_record():
     assert len(set(whole.values())) == 3
 
 
+@quickly
 def test_pairing_is_independent_of_the_ratio():
     """The first record's words are not those that pair the group."""
     op = make_op(mode="mixup", prob=1.0)

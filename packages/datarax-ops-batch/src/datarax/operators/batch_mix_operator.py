@@ -218,6 +218,13 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
                 list(config.paste_fields),
             )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        variable = vars(self).get(name) if name in ("prob", "enabled") else None
+        if isinstance(variable, nnx.Variable) and not isinstance(value, nnx.Variable):
+            variable.set_value(value)
+        else:
+            super().__setattr__(name, value)
+
     def _check_values(self, batch: Batch) -> None:
         labels.check_values(self._label(), self.config, batch)
         notices.tell_lone_rows(self, batch)

@@ -93,9 +93,10 @@ class PipelineIterator:
         opened = self._open
         try:
             item = next(opened.reader or self._opened_again(), None)
-            batch, as_read, records = (None, None, 0) if item is None else item
-            if batch is not None:
-                batch = self._transformed(batch, as_read)
+            batch, records = None, 0
+            if item is not None:
+                read_ahead, as_read, records = item
+                batch = self._transformed(read_ahead, as_read)
         except BaseException:
             # After an error, the next call reads this batch again.
             opened.close()

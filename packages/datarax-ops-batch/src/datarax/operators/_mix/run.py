@@ -156,7 +156,10 @@ def mix(
 
 def put_fields(data: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The data with these fields replaced, by path."""
-    return functools.reduce(lambda tree, item: put_field(tree, *item), values.items(), data)
+    out = dict(data)
+    for path, value in values.items():
+        out = put_field(out, path, value)
+    return out
 
 
 @functools.partial(jax.jit, static_argnames="setup")
