@@ -222,3 +222,12 @@ def test_tensors_with_gradients_are_refused():
     sparse = torch.ones(2).to_sparse()
     with pytest.raises(TypeError, match=r"data\['x'\] must be an array of numbers, got Tensor"):
         as_leaves("data", {"x": sparse})
+
+
+@pytest.mark.parametrize("name", ["valid_mask", "record_index", "view", "epoch"])
+def test_masked_numbers_of_a_batch_are_refused(name):
+    """What lies under a mask is no record's number, nor says whether a row is one."""
+    kind = bool if name == "valid_mask" else np.uint32
+    value = np.ma.masked_array(np.zeros(() if name == "epoch" else 2, kind), mask=True)
+    with pytest.raises(ValueError, match=f"{name} is a masked array with masked entries"):
+        Batch.from_arrays({"x": np.zeros(2, np.float32)}, **{name: value})

@@ -32,7 +32,9 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 def as_mask(mask: Any) -> np.ndarray | jax.Array:
     """The mask as an array; raises a TypeError if it is not bool."""
-    array = mask if isinstance(mask, jax.Array) else np.asarray(mask)
+    array = (
+        mask if isinstance(mask, jax.Array) else np.asarray(specs.without_mask("valid_mask", mask))
+    )
     if array.dtype != np.bool_:
         raise TypeError(f"valid_mask must be bool, got {array.dtype}; compare, as in mask != 0")
     return array
@@ -53,6 +55,7 @@ def narrowed(old: Any, new: Any) -> np.ndarray | jax.Array:
 
 def as_uint32(name: str, value: Any) -> Any:
     """Integers from 0 to 2**32 - 1 as uint32; None stays None."""
+    value = specs.without_mask(name, value)
     if value is None or getattr(value, "dtype", None) == np.uint32:
         return value
     array = value if isinstance(value, jax.Array) else np.asarray(value)

@@ -41,8 +41,7 @@ def as_leaf(name: str, value: Any) -> Leaf:
         return value
     if isinstance(value, jax.Array):
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        value = _unmasked(name, value)
+    value = without_mask(name, value)
     array = _read(name, value)
     if isinstance(array, jax.Array):
         return array
@@ -104,14 +103,19 @@ def _at(name: str, tree: Any, position: int, leaf: Any) -> Leaf:
         raise
 
 
-def _unmasked(name: str, value: np.ma.MaskedArray) -> np.ndarray:
+def without_mask(name: str, value: Any) -> Any:
+    """A NumPy masked array as a plain one, and anything else as it is.
+
+    Raises:
+      ValueError: if entries are masked.
+    """
     if np.ma.is_masked(value):
         raise ValueError(
             f"{name} is a masked array with masked entries, and a plain array would hold whatever "
             "lies under the mask; fill them with array.filled(...), and give the mask as a field "
             "of its own"
         )
-    return value.data
+    return value.data if isinstance(value, np.ma.MaskedArray) else value
 
 
 def _read(name: str, value: Any) -> Leaf:
