@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from datarax.core.config import DataraxModuleConfig, ElementOperatorConfig, OperatorConfig
+from datarax.core.config import (
+    DataraxModuleConfig,
+    ElementOperatorConfig,
+    Exact,
+    OperatorConfig,
+)
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 from datarax.operators import ElementOperator
@@ -31,6 +36,12 @@ class Noise(OperatorModule):
 class Double(OperatorModule):
     def apply(self, data, state, metadata, random_params=None, stats=None):
         return {**data, "x": 2 * data["x"]}, state, metadata
+
+
+class Holder(OperatorModule):
+    def __init__(self, config, *, operators, rngs=None, name=None):
+        super().__init__(config, rngs=rngs, name=name)
+        self.operators = nnx.List(operators)
 
 
 def noise():
@@ -96,16 +107,58 @@ def test_nested_fields_and_lists_are_columns():
         ({}, ValueError, "cannot read the dict as a batch: .*at least one leaf"),
         ({"x": np.float32(1)}, ValueError, "must have a batch axis.* a single record a batch axis"),
         ({"x": np.zeros(2), "y": np.zeros(3)}, ValueError, "must have 2 rows .*"),
+        ({"x": [np.ones(3), np.ones(3)], "y": [1, 2]}, ValueError, "must have 3 rows.* np.stack"),
+        ({"x": np.zeros(2), "ids": [[1], [2, 3]]}, TypeError, r"data\['ids'\] must be an array"),
         ({"x": np.array(["a"])}, TypeError, "must be an array of numbers.* leave others out"),
         ({"x": np.zeros(2), "valid_mask": np.ones(2)}, TypeError, "valid_mask must be bool"),
         ({"x": np.zeros(2), "valid_mask": np.ones(3, bool)}, ValueError, r"must have shape \(2,\)"),
     ],
-    ids=["list", "empty", "scalar", "ragged", "strings", "float-mask", "long-mask"],
+    ids=[
+        "list",
+        "empty",
+        "scalar",
+        "ragged",
+        "images",
+        "ids",
+        "strings",
+        "float-mask",
+        "long-mask",
+    ],
 )
 def test_what_is_no_batch_is_refused_with_the_remedy(batch, error, message):
     """The error names the field, what came, and what to do."""
     with pytest.raises(error, match=message):
         noise()(batch)
+
+
+def test_a_dict_keeps_the_order_of_its_fields():
+    """Of nested ones too, with new fields after them."""
+    op = ElementOperator(
+        ElementOperatorConfig(),
+        fn=lambda element, key: element.update_data({"a": element.data["z"]["q"]}),
+    )
+    column = np.zeros(2, np.float32)
+    out = op({"z": {"q": column, "b": column}, "x": column})
+    assert [list(out), list(out["z"])] == [["z", "x", "a"], ["q", "b"]]
+
+
+def test_what_an_operator_makes_padding_is_padding_in_a_dict():
+    """The result of a dict without a mask has one if the operator changed it."""
+
+    class Positive(OperatorModule):
+        def apply_batch(self, batch, stats=None):
+            return batch.select(batch["x"] > 0)
+
+    assert Positive(OperatorConfig())(fields())["valid_mask"].tolist() == [False, True, True, True]
+
+
+def test_states_that_are_no_dict_are_not_lost():
+    """They have no names under which they could be fields."""
+    op = ElementOperator(
+        ElementOperatorConfig(), fn=lambda element, key: element.replace(state=(element.data["x"],))
+    )
+    with pytest.raises(TypeError, match=r"its states are now tuple; call it with a Batch"):
+        op(fields())
 
 
 def test_a_state_does_not_overwrite_a_field():
@@ -124,6 +177,8 @@ def test_evaluation_passes_records_through():
     assert op.get_operation_stats() == {"applied_count": 0, "skipped_count": 3}
     assert np.asarray(op.apply_batch(batch)["x"]).tobytes() == batch["x"].tobytes()
     np.testing.assert_array_equal(jax.jit(op)(fields())["x"], fields()["x"])
+    batch = jax.device_put(batch)
+    assert op.recycle(batch, spent=batch)["x"] is batch["x"]
     op.train()
     np.testing.assert_array_equal(op(fields())["x"], twin(fields())["x"])
 
@@ -175,6 +230,10 @@ def test_the_mode_is_part_of_no_checkpoint_and_of_every_copy():
     assert not other.deterministic
     assert op.copy().deterministic
     assert op.clone().deterministic
+    holder = Holder(OperatorConfig(), operators=(noise(), noise()))
+    holder.operators[1].eval()
+    for copy in (holder.copy(), holder.clone()):
+        assert [member.deterministic for member in copy.operators] == [False, True]
 
 
 def test_a_model_with_an_operator_changes_mode_as_one():
@@ -268,10 +327,33 @@ def test_an_error_in_a_users_function_shows_the_users_line_last():
         assert len(shown) <= 3, shown
 
 
+class Sampler:
+    """A class with an equality of its own, which is Python's."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __eq__(self, other):
+        return isinstance(other, Sampler) and self.size == other.size
+
+    def __hash__(self):
+        return hash(self.size)
+
+    def __repr__(self):
+        return f"Sampler({self.size})"
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(1, 1.0), (True, 1), (0.0, -0.0), ((1, 8), (1.0, 8)), ({"a": 1}, {"a": 1.0})],
-    ids=["int-float", "bool-int", "signs", "nested", "dict"],
+    [
+        (1, 1.0),
+        (True, 1),
+        (0.0, -0.0),
+        ((1, 8), (1.0, 8)),
+        ({"a": 1}, {"a": 1.0}),
+        (Sampler(1), Sampler(1.0)),
+    ],
+    ids=["int-float", "bool-int", "signs", "nested", "dict", "sampler"],
 )
 @pytest.mark.parametrize("where", ["argument", "attribute"])
 def test_what_is_compiled_depends_on_types_and_signs(first, second, where):
@@ -295,6 +377,13 @@ def test_what_is_compiled_depends_on_types_and_signs(first, second, where):
     if where == "argument":
         call = nnx.jit(lambda op, batch: op(batch)["x"][0])
         assert call(one, fields()) != call(two, fields())
+
+
+def test_an_option_that_is_nan_equals_itself():
+    """So that what was compiled for it is found again."""
+    option = float("nan")
+    assert Exact(option) == Exact(option)
+    assert Exact((option, 1)) != Exact((option, 1.0))
 
 
 def test_a_stream_that_nnx_jit_bound_to_a_device_follows_the_batch():

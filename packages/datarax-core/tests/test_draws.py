@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from datarax.core.config import ElementOperatorConfig, OperatorConfig
@@ -152,6 +152,9 @@ def test_large_numbers_keep_every_bit():
     for name in ("record_index", "view"):
         with pytest.raises(ValueError, match=f"{name} must lie between 0 and .* to 4294967296"):
             Batch.from_arrays({"x": np.zeros(2)}, **{name: [0, 2**32]})
+        masked = np.ma.masked_array([0, 1], [True, False])
+        with pytest.raises(ValueError, match=f"{name} is a masked array"):
+            Batch.from_arrays({"x": np.zeros(2)}, **{name: masked})
     with pytest.raises(TypeError, match="view must be integers, got float64"):
         Batch.from_arrays({"x": np.zeros(2)}, view=[0.0, 1.0])
 
@@ -194,6 +197,45 @@ def test_an_explicit_key_touches_no_stream():
     np.testing.assert_array_equal(drawn(one, 3), drawn(two, 3))
 
 
+class Pair(OperatorModule):
+    """A composition that somebody wrote by hand, with two of one class."""
+
+    def __init__(self, rngs):
+        super().__init__(OperatorConfig())
+        self.left, self.right = Coin(STOCHASTIC, rngs=rngs), Coin(STOCHASTIC, rngs=rngs)
+
+    def apply_batch(self, batch, stats=None):
+        return batch.replace(data={"x": self.left(batch)["x"], "y": self.right(batch)["x"]})
+
+
+@pytest.mark.parametrize("numbered", [False, True], ids=["calls", "records"])
+def test_an_explicit_key_reaches_operators_inside_an_operator_of_ones_own(numbered):
+    """Each of them draws for itself, from the key alone, and no stream advances."""
+    fields = {"record_index": np.arange(1000), "epoch": 0} if numbered else {}
+    batch = Batch.from_arrays({"x": np.zeros(1000, np.uint32)}, **fields)
+    key = jax.random.key(0)
+    pair = Pair(nnx.Rngs(0))
+    out = pair(batch, key=key)
+    assert correlation(*map(np.asarray, out.values())) < 4 / np.sqrt(1000)
+    other = jax.jit(lambda batch, key: Pair(nnx.Rngs(1))(batch, key=key))(batch, key)
+    for name in ("x", "y"):
+        np.testing.assert_array_equal(out[name], other[name])
+    assert int(pair.left.rngs.default.count.get_value()) == 0
+
+
+def test_a_key_on_a_mesh_with_explicit_axes_is_taken():
+    """A training step that carries its key on the mesh gives the numbers of one device."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    operator = Coin(STOCHASTIC, rngs=nnx.Rngs(0))
+    key = jax.random.key(3)
+    expected = operator({"x": np.zeros(8, np.uint32)}, key=key)["x"]
+    rows = jax.device_put(np.zeros(8, np.uint32), NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(key, NamedSharding(mesh, P()))
+        out = jax.jit(lambda x, key: operator({"x": x}, key=key)["x"])(rows, placed)
+    np.testing.assert_array_equal(out, expected)
+
+
 def test_one_key_for_two_classes_gives_two_draws():
     """A loop that hands the same key to all its operators is not punished for it."""
     key = jax.random.key(0)
@@ -218,11 +260,12 @@ def test_a_deterministic_operator_takes_a_key_and_ignores_it():
     ("key", "error", "message"),
     [
         (3, TypeError, r"key must be a key of jax.random.key\(seed\) .* got int"),
+        (nnx.Rngs(0), TypeError, "key must be a key of .* got Rngs"),
         (np.float32([1, 2]), TypeError, "got ndarray of float32"),
         (np.uint32([1, 2, 3]), ValueError, r"key must be one key, got shape \(3,\)"),
         (jax.random.split(jax.random.key(0), 4), ValueError, r"got shape \(4,\); pass one of"),
     ],
-    ids=["int", "floats", "three-words", "split"],
+    ids=["int", "rngs", "floats", "three-words", "split"],
 )
 def test_what_is_no_key_is_refused(key, error, message):
     """The error says what a key is."""

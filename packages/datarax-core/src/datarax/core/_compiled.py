@@ -186,8 +186,11 @@ def process(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Bat
     if batch.metadata is not None or batch.batch_metadata is not None:
         batch = dataclasses.replace(batch, metadata=None, batch_metadata=None)
     mesh = explicit_mesh(batch)
-    with explicit_key(key):
-        out = transformed(operator, batch) if mesh is None else _on_mesh(operator, mesh, batch)
+    if mesh is not None:
+        out = _on_mesh(operator, mesh, batch, key)
+    else:
+        with explicit_key(type(operator), key):
+            out = transformed(operator, batch)
     noted = recorder is not None and id(counter) in recorder.counted
     if counter.get_raw_value() is before and not noted:
         operator.count_operations(batch.valid_mask)
@@ -202,7 +205,7 @@ def transformed(operator: OperatorModule[Any], batch: Batch) -> Batch:
     return operator.apply_batch(batch)
 
 
-def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch) -> Batch:
+def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch, key: Any) -> Batch:
     """`apply_batch` on a mesh with explicit axes, where the Variables may have its types too."""
     own = [leaf for leaf in variables_of(operator) if isinstance(leaf, nnx.Variable)]
     with automatic_axes(mesh) as brought:
@@ -211,7 +214,8 @@ def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch) -> Batch:
         copies = [leaf for leaf in variables_of(inside) if isinstance(leaf, nnx.Variable)]
         before = [copy.get_raw_value() for copy in copies]
         inner = brought(batch)
-        out = transformed(inside, inner)
+        with explicit_key(type(operator), brought(key)):
+            out = transformed(inside, inner)
     for variable, copy, old in zip(own, copies, before, strict=True):
         new = copy.get_raw_value()
         if new is old or (isinstance(variable, OperationCount) and not can_update(variable)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -22,14 +21,20 @@ class ConstructorArguments:
     configuration share compiled functions, whatever objects they were built from.
     """
 
+    # No __dict__, in which numbers would be looked for.
+    __slots__ = ("_args", "_found", "_kwargs")
+
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._args = tuple(map(snapshot, args))
         self._kwargs = {name: snapshot(value) for name, value in kwargs.items()}
+        self._found: Hashable = None
 
-    @functools.cached_property
+    @property
     def _numbers(self) -> Hashable:
         # Not before it is asked for: a source can be built from a million records.
-        return numbers_in((self._args, self._kwargs))
+        if self._found is None:
+            self._found = numbers_in((self._args, self._kwargs))
+        return self._found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ConstructorArguments) and self._numbers == other._numbers

@@ -51,6 +51,9 @@ class Binding:
         # Views, in which later changes show.
         self._inner = [view for view in map(_contents, nodes) if view is not None]
         self._seen = self._attributes(operator)
+        self._draws = any(
+            node._draws() for node in [operator, *nodes] if hasattr(type(node), "_draws")
+        )
         self.leaves = variables_of(operator)
         self._readers = [_reader(leaf) for leaf in self.leaves]
         self._placed: dict[int, tuple[np.generic, jax.Array | None]] = {}
@@ -66,6 +69,10 @@ class Binding:
     def values(self) -> list[Any]:
         """What the Variables hold now, and the arrays that the operator holds as such."""
         return [read() for read in self._readers]
+
+    def key(self, key: Any) -> Any:
+        """The explicit key, or None if nothing in the operator draws."""
+        return key if self._draws else None
 
     def arguments(self, values: list[Any]) -> list[Any]:
         """The values as the compiled call is to get them.
@@ -153,7 +160,8 @@ def call(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Batch:
     if not _EAGER.is_valid() or is_member():
         return _with_metadata(operator, process(operator, batch, key), batch)
     binding = _binding(operator)
-    if operator.config.cacheable:
+    key = binding.key(key)
+    if operator.config.cacheable and key is None:
         return _assembled(operator, batch, *_remembered(binding, batch))
     return _assembled(operator, batch, *_made(binding, batch, key, binding.run.fresh))
 
@@ -173,7 +181,7 @@ def recycle(operator: OperatorModule[Any], batch: Batch, spent: Batch, key: Any 
         )
     binding = _binding(operator)
     recycled = functools.partial(binding.run.recycled, operator._label(), spent=spent)
-    return _assembled(operator, batch, *_made(binding, batch, key, recycled))
+    return _assembled(operator, batch, *_made(binding, batch, binding.key(key), recycled))
 
 
 def _made(

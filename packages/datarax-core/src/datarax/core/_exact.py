@@ -33,7 +33,11 @@ class Exact(Generic[Value]):
         self._key = numbers_in(value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Exact) and self._key == other._key and self.value == other.value
+        return (
+            isinstance(other, Exact)
+            and self._key == other._key
+            and (self.value is other.value or self.value == other.value)
+        )
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -58,4 +62,8 @@ def numbers_in(value: Any) -> Hashable:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return kind, tuple(numbers_in(getattr(value, field.name)) for field in fields)
+    compares = kind.__eq__ is not object.__eq__ and kind.__hash__ is not None
+    if compares and hasattr(value, "__dict__"):
+        # Of a class of one's own, such as a sampler, which may call 1 and 1.0 equal.
+        return kind, numbers_in(vars(value))
     return None

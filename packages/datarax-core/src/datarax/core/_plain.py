@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from datarax.core import _batch_checks, specs
 from datarax.core.element_batch import RESERVED_FIELD, Batch
 
 
@@ -28,37 +29,50 @@ def as_batch(owner: str, fields: Any) -> Batch:
     data = dict(fields)
     mask = data.pop(RESERVED_FIELD, None)
     try:
-        if mask is not None and not isinstance(mask, jax.Array):
-            mask = np.asarray(mask)
+        data = specs.as_leaves("data", data)
+        mask = None if mask is None else _batch_checks.as_mask(mask)
+        lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(data)}
+        alike = len(lengths) == 1 and lengths.isdisjoint(((), (0,)))
+        if alike and (mask is None or {mask.shape} == lengths):
+            # What from_arrays would find out once more, for 5 us of the 15 that a dict may cost.
+            rows = lengths.pop()[0]
+            return Batch(data, {}, _batch_checks.all_valid(rows) if mask is None else mask)
         return Batch.from_arrays(data, valid_mask=mask)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"{owner} cannot read the dict as a batch: {error}. Every field must be an array "
-            "(batch, ...) of numbers; leave others out, and give a single record a batch axis of 1"
+            f"{owner} cannot read the dict as a batch: {str(error).rstrip('.')}. Every field must "
+            "be one array (batch, ...) of numbers; np.stack a list of arrays, leave others out, "
+            "and give a single record a batch axis of 1"
         ) from None
 
 
-def as_fields(owner: str, out: Batch, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch's fields, what an operator left in its states, and the mask if it was given.
+def as_fields(
+    owner: str, out: Batch, given: Mapping[str, Any], mask: np.ndarray | jax.Array
+) -> dict[str, Any]:
+    """The batch's fields, what an operator left in its states, and the mask.
 
     Args:
       owner: what the errors call the operator.
       out: the result.
       given: the dict that the operator got, whose order the fields keep.
+      mask: the mask that the operator got. If `given` has none, the result has one only if the
+        operator changed it for the same rows.
 
     Raises:
+      TypeError: if data or states are no dict.
       ValueError: if a field would be overwritten.
     """
     __tracebackhide__ = True
-    if not isinstance(out.data, Mapping):
-        raise TypeError(
-            f"{owner} got a dict and must give one back, but its data are now "
-            f"{type(out.data).__name__}; call it with a Batch"
-        )
-    fields = {name: out.data[name] for name in given if name in out.data} | dict(out.data)
-    more = dict(out.states) if isinstance(out.states, Mapping) else {}
-    if RESERVED_FIELD in given:
+    for name, tree in (("data", out.data), ("states", out.states)):
+        if not isinstance(tree, Mapping):
+            raise TypeError(
+                f"{owner} got a dict and must give one back, but its {name} are now "
+                f"{type(tree).__name__}; call it with a Batch"
+            )
+    fields = _in_order(out.data, given)
+    more = dict(out.states)
+    if RESERVED_FIELD in given or (out.valid_mask is not mask and len(out) == len(mask)):
         more[RESERVED_FIELD] = out.valid_mask
     for name, value in more.items():
         if name in fields:
@@ -67,4 +81,13 @@ def as_fields(owner: str, out: Batch, given: Mapping[str, Any]) -> dict[str, Any
                 "the field, or call the operator with a Batch"
             )
         fields[name] = value
+    return fields
+
+
+def _in_order(out: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in the order in which they came, which JAX does not keep, and new ones after."""
+    fields = {name: out[name] for name in given if name in out} | dict(out)
+    for name, value in fields.items():
+        if type(value) is dict and isinstance(given.get(name), Mapping):
+            fields[name] = _in_order(value, given[name])
     return fields

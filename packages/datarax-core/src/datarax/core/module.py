@@ -228,8 +228,9 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
         """
         new = self._constructor.rebuilt(type(self), config=config, rngs=rngs)
         new.name = self.name if name is None else name
-        if getattr(self, "deterministic", False):
-            new.eval()
+        modes = {path: module.deterministic for path, module in _with_modes(self)}
+        for path, module in _with_modes(new):
+            module.deterministic = modes.get(path, module.deterministic)
         transfer_state(self, new, self._keeps(config, rngs))
         return new
 
@@ -278,3 +279,8 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
 
     def reset_cache(self) -> None:
         """Forgets remembered results; without `cacheable=True` there are none."""
+
+
+def _with_modes(module: nnx.Module) -> list[tuple[Any, Any]]:
+    """The modules in it, with their paths, that have a mode for training and one for evaluation."""
+    return [pair for pair in nnx.iter_modules(module) if hasattr(pair[1], "deterministic")]

@@ -356,9 +356,9 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         __tracebackhide__ = True
         if isinstance(batch, Batch):
             self._check_values(batch)
-            return _dispatch.call(self, batch, self._checked_key(key))
-        out = self(_plain.as_batch(self._label(), batch), key=key)
-        return _plain.as_fields(self._label(), out, batch)
+            return _dispatch.call(self, batch, None if key is None else randomness.as_key(key))
+        rows = _plain.as_batch(self._label(), batch)
+        return _plain.as_fields(self._label(), self(rows, key=key), batch, rows.valid_mask)
 
     def recycle(self, batch: Batch, spent: Batch, *, key: Key[Array, ""] | None = None) -> Batch:
         """`op(batch)`, written into the memory of arrays that nobody needs any more.
@@ -370,7 +370,8 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         Args:
           batch: the records.
           spent: an earlier result of the same shapes, or `batch` itself. Its arrays that the
-            operator makes anew are deleted; those that it passes through stay.
+            operator makes anew are deleted; those that it passes through stay, all of them if a
+            stochastic operator is in evaluation mode.
           key: see `__call__`.
 
         Returns:
@@ -385,17 +386,12 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         __tracebackhide__ = True
         require_batch(self, batch)
         require_batch(self, spent)
+        key = None if key is None else randomness.as_key(key)
         self._check_values(batch)
         if self._passes_through():
             # Nothing is made that could be written over another array.
             return _dispatch.call(self, batch)
-        return _dispatch.recycle(self, batch, spent, self._checked_key(key))
-
-    def _checked_key(self, key: Any) -> Key[Array, ""] | None:
-        if key is None:
-            return None
-        key = randomness.as_key(key)
-        return key if self._draws() else None
+        return _dispatch.recycle(self, batch, spent, key)
 
     def _check_values(self, batch: Batch) -> None:
         """Raises if values, which a trace does not see, are wrong; checks nothing by default."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
@@ -31,7 +32,23 @@ from datarax.core._threefry import random_words as random_words
 DEFAULT_STREAM = "default"
 
 _ordinal: ContextVar[int] = ContextVar("datarax_ordinal", default=0)
-_given: ContextVar[Key[Array, ""] | None] = ContextVar("datarax_given_key", default=None)
+_given: ContextVar[_Given | None] = ContextVar("datarax_given_key", default=None)
+
+
+@dataclass
+class _Given:
+    """The explicit key of a call.
+
+    Attributes:
+      key: the key, not yet folded with the class of the operator that draws.
+      caller: the class of the operator that is being called with it; None for a `member` that is
+        about to be.
+      calls: how often the caller has called operators of each class.
+    """
+
+    key: Key[Array, ""]
+    caller: type[Any] | None
+    calls: Counter[type[Any]] = field(default_factory=Counter)
 
 
 class OwnRngs(nnx.Rngs):
@@ -119,7 +136,8 @@ def as_key(key: Any) -> Key[Array, ""]:
       TypeError: if it is neither.
       ValueError: if it is not one key.
     """
-    dtype = getattr(key, "dtype", None)
+    # Not whatever has a dtype: nnx.Rngs has every attribute, each of them a stream.
+    dtype = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
     if dtype is None or not (dtype == np.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         raise TypeError(
             f"key must be a key of jax.random.key(seed) or jax.random.PRNGKey(seed), got "
@@ -139,9 +157,21 @@ def as_key(key: Any) -> Key[Array, ""]:
 
 
 @contextmanager
-def explicit_key(key: Key[Array, ""] | None) -> Iterator[None]:
-    """Lets the operators called inside draw from this typed key alone; None changes nothing."""
-    token = _given.set(_given.get() if key is None else key)
+def explicit_key(kind: type[Any], key: Key[Array, ""] | None) -> Iterator[None]:
+    """Lets one call of an operator draw from this typed key alone.
+
+    Args:
+      kind: the operator's class.
+      key: the key. If it is None and the call comes from an operator that has one, the key is made
+        from that by the class and by the number of such calls.
+    """
+    outer = _given.get()
+    if key is None and outer is not None:
+        key = outer.key
+        if outer.caller is not None:
+            key = _member_key(outer.caller, outer.calls[kind])
+            outer.calls[kind] += 1
+    token = _given.set(None if key is None else _Given(key, kind))
     try:
         yield
     finally:
@@ -151,7 +181,12 @@ def explicit_key(key: Key[Array, ""] | None) -> Iterator[None]:
 def given_key(kind: type[Any]) -> Key[Array, ""] | None:
     """The explicit key of the call that runs, as an operator of this class draws from it."""
     given = _given.get()
-    return None if given is None else fold_in(given, class_word(kind))
+    return None if given is None else fold_in(given.key, class_word(kind))
+
+
+def _member_key(owner: type[Any], same_class: int) -> Key[Array, ""] | None:
+    given = given_key(owner)
+    return None if given is None else fold_in(given, np.uint32(1 + same_class))
 
 
 @contextmanager
@@ -163,9 +198,8 @@ def member(owner: type[Any], same_class: int, same_key: int) -> Iterator[None]:
       same_class: how many members before it have its class, by which explicit keys differ.
       same_key: its number among `ordinals`, by which equal base keys differ.
     """
-    given = given_key(owner)
-    if given is not None:
-        given = fold_in(given, np.uint32(1 + same_class))
+    key = _member_key(owner, same_class)
+    given = None if key is None else _Given(key, caller=None)
     tokens = _given.set(given), _ordinal.set(_ordinal.get() + same_key)
     try:
         yield
