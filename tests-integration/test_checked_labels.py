@@ -6,7 +6,11 @@ import pytest
 from flax import nnx
 
 from datarax.core.config import ElementOperatorConfig
-from datarax.operators import ElementOperator
+from datarax.operators import (
+    CompositeOperatorConfig,
+    CompositeOperatorModule,
+    ElementOperator,
+)
 from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
 from datarax.pipeline import Pipeline
 from datarax.sources import MemorySource, MemorySourceConfig
@@ -54,6 +58,30 @@ def test_pipeline_names_record_and_class(stages, options, shift):
     wrong[6] = 7 + shift
     with pytest.raises(ValueError, match=r"'label' of BatchMixOperator 'mix' .* got 7 in record 6"):
         list(pipeline_of(wrong, stages, **options))
+
+
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
+def test_a_composition_checks_too(on_device):
+    """Mixing inside a composition names record and class, in a pipeline and when it is called."""
+
+    def build():
+        mix = BatchMixOperator(BatchMixOperatorConfig(num_classes=3), rngs=nnx.Rngs(0), name="mix")
+        first = ElementOperator(ElementOperatorConfig(), fn=brighter)
+        inner = CompositeOperatorModule(CompositeOperatorConfig(), operators=[mix])
+        return CompositeOperatorModule(CompositeOperatorConfig(), operators=[first, inner])
+
+    wrong = LABELS.copy()
+    wrong[6] = 7
+    images = jnp.asarray(IMAGES) if on_device else IMAGES
+    source = MemorySource(MemorySourceConfig(), data={"image": images, "label": wrong})
+    message = r"'label' of BatchMixOperator 'mix' .* got 7 in"
+    with pytest.raises(ValueError, match=message):
+        list(Pipeline(source=source, stages=[build()], batch_size=4))
+    op = build()
+    for _ in range(2):
+        op({"image": images, "label": LABELS})
+        with pytest.raises(ValueError, match=message):
+            op({"image": images, "label": wrong})
 
 
 def test_labels_are_not_computed_twice_where_no_stage_changes_them():

@@ -141,7 +141,7 @@ def test_a_probability_can_be_set_and_compiles_nothing_again():
     assert once[1] == 0
     assert likely(once[[0, 2, 3]], [0.7, 0.15, 0.15])
     for probability, (fewest, most) in {0: (0, 0), 1.0: (RECORDS, RECORDS)}.items():
-        op.probability.set_value(probability)
+        op.probability = probability
         assert fewest <= np.count_nonzero(op(batch())["x"]) <= most
     assert len(traces) == traced
     with pytest.raises(ValueError, match=r"probability must be a number from 0 to 1, got 1\.5"):

@@ -147,6 +147,8 @@ def test_output_spec_is_the_spec_of_the_output(kind):
 def test_evaluation_mode_runs_what_is_deterministic(kind):
     """A composition that draws passes records through; others let their members decide."""
     op, batch = KINDS[kind](streams()), records()
+    assert "\n" not in repr(op)
+    assert repr(op).endswith(f"operators=[{', '.join(type(m).__name__ for m in op.operators)}])")
     op.eval()
     steps = {"composite": 1, "nested": 1}.get(kind, 0)
     np.testing.assert_array_equal(x_of(op(batch)), batch["x"] + np.uint32(steps))

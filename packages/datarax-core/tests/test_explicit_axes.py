@@ -9,7 +9,12 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from datarax.core.element_batch import Batch
-from datarax.operators import ElementOperator, ElementOperatorConfig
+from datarax.operators import (
+    ElementOperator,
+    ElementOperatorConfig,
+    SelectorOperator,
+    SelectorOperatorConfig,
+)
 
 
 @pytest.fixture
@@ -67,6 +72,21 @@ def test_calls_inside_a_jit_agree(mesh, context):
         op = make_op()
         out = jax.jit(lambda batch: op(batch))(make_batch(mesh, record_index=index))
     assert_like(expected, out, mesh)
+
+
+def test_a_key_reaches_compositions_in_a_jit(mesh):
+    """An explicit key draws what it draws on one device."""
+
+    def build():
+        config = SelectorOperatorConfig()
+        return SelectorOperator(config, operators=[make_op()], rngs=nnx.Rngs(1))
+
+    expected = build()(make_batch(), key=jax.random.key(3))
+    with jax.set_mesh(mesh):
+        op, key = build(), jax.random.key(3)
+        out = jax.jit(lambda batch, key: op(batch, key=key))(make_batch(mesh), key)
+    np.testing.assert_allclose(out["image"], expected["image"], rtol=1e-5, atol=1e-6)
+    assert jax.typeof(out["image"]).sharding.spec[0] == "data"
 
 
 def test_calls_inside_nnx_jit_advance_the_stream(mesh):

@@ -34,7 +34,7 @@ def drawn_numbers(
       replace: whether a number can be drawn again.
     """
     left = jnp.asarray(np.array(weights, np.uint32))
-    numbers = jnp.arange(len(weights))
+    numbers = jnp.arange(len(weights), dtype=jnp.int32)
     drawn = []
     for word in words:
         until = jnp.cumsum(left, dtype=jnp.uint32)
@@ -73,7 +73,7 @@ def run_chosen(
     """
     members = list(composition.operators)
     first = np.cumsum([1] + [len(family(member)) for member in members]).tolist()
-    before = jnp.tril(numbers[:, None] == numbers, -1)
+    before = jnp.tril(numbers[:, None] == numbers[None], -1)
 
     def branch(at: int) -> Any:
         def run(record: Any, draws: Any, times: Any) -> Any:

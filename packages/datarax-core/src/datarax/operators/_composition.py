@@ -56,6 +56,11 @@ class Composition(OperatorModule[CompositionConfigT]):
                 "randomness of its members; set it to False"
             )
 
+    def __repr__(self) -> str:
+        members = ", ".join(member._label() for member in getattr(self, "operators", ()))
+        options = super().__repr__().removesuffix(")")
+        return f"{options}{'' if options.endswith('(') else ', '}operators=[{members}])"
+
     @contextmanager
     def turn_of(self, number: int) -> Iterator[OperatorModule[Any]]:
         """The member, which draws numbers of its own as long as the block lasts."""

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from datarax.core import randomness
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
+from datarax.core.fields import get_field
 from datarax.core.operator import OperatorModule, require_batch
 from datarax.operators._choice import drawn_numbers, run_chosen, spec_through
 from datarax.operators._composition import Composition, run_member
 from datarax.operators._members import checked_members
 
 ORDERS = ("given", "random")
+
+# By composition: whether fields arrive at a member as they are in a batch of these shapes.
+_arrivals: weakref.WeakKeyDictionary[CompositeOperatorModule, dict[Any, bool]]
+_arrivals = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,12 @@ class CompositeOperatorModule(Composition[CompositeOperatorConfig]):
             marks.append(more)
         return data, state, jnp.concatenate(marks)
 
+    def _check_values(self, batch: Batch) -> None:
+        # Of what an earlier member changes, no host sees the values.
+        for number, member in enumerate(in_order(self.operators)):
+            if number == 0 or arrive_unchanged(self, number, member._checked_fields(), batch):
+                member._check_values(batch)
+
     def source_rows(self, rows: int) -> np.ndarray | None:
         source = None
         for member in self.operators:
@@ -144,3 +159,42 @@ class CompositeOperatorModule(Composition[CompositeOperatorConfig]):
         for member in self.operators:
             input_spec = member.output_spec(input_spec)
         return input_spec
+
+
+def in_order(operators: Iterable[OperatorModule[Any]]) -> list[OperatorModule[Any]]:
+    """The operators, with the members of those that apply them in the given order in their place.
+
+    Args:
+      operators: operators, some of which may be `CompositeOperatorModule`s.
+    """
+    flat: list[OperatorModule[Any]] = []
+    for operator in operators:
+        nested = isinstance(operator, CompositeOperatorModule) and not operator.chooses
+        flat += in_order(operator.operators) if nested else [operator]
+    return flat
+
+
+def arrive_unchanged(
+    composition: CompositeOperatorModule, number: int, paths: Sequence[str], batch: Batch
+) -> bool:
+    """Whether the fields, of which there are some, reach a member as they are in the batch.
+
+    Found out by tracing the members before it, once for each shape.
+    """
+    leaves, structure = jax.tree.flatten(batch)
+    if composition.chooses or not paths or any(isinstance(leaf, Tracer) for leaf in leaves):
+        return False
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    known, key = _arrivals.setdefault(composition, {}), (number, structure, shapes)
+    if key not in known:
+        graphdef, state = nnx.split(composition)
+
+        def trace(state: Any, batch: Batch) -> None:
+            out = batch
+            for member in in_order(nnx.merge(graphdef, state).operators)[:number]:
+                out = member(out)
+            same = [get_field(out.data, path) is get_field(batch.data, path) for path in paths]
+            known[key] = all(same) and out.valid_mask is batch.valid_mask
+
+        jax.eval_shape(trace, state, dataclasses.replace(batch, metadata=None, batch_metadata=None))
+    return known[key]

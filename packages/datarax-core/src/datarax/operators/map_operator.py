@@ -26,8 +26,8 @@ class MapOperatorConfig(OperatorConfig):
       fields: dotted paths of the fields that the function is for; one that holds several arrays
         stands for all of them. None: every array of the data.
       stochastic: must be False; a function that draws is one for `ElementOperator`.
-      cacheable, batch_stats_fn, precomputed_stats, stream_name, batch_strategy: see
-        `OperatorConfig`.
+      cacheable, batch_stats_fn, precomputed_stats: see `OperatorConfig`.
+      stream_name, batch_strategy: see `OperatorConfig`.
 
     Raises:
       TypeError: if `fields` is no tuple of strings.

@@ -54,8 +54,9 @@ class ProbabilisticOperator(Composition[ProbabilisticOperatorConfig]):
     """Sends each record through an operator with a given probability.
 
     Each record is decided for itself, and the operator runs for those alone that go through it. The
-    probability is a Variable: `op.probability.set_value(0.3)` compiles nothing again. Records that
-    do not go through count as skipped. In evaluation mode all pass through.
+    probability is a Variable: `op.probability.set_value(0.3)`, or `op.probability = 0.3`, compiles
+    nothing again. Records that do not go through count as skipped. In evaluation mode all pass
+    through.
 
     Args:
       config: the probability.
@@ -93,6 +94,12 @@ class ProbabilisticOperator(Composition[ProbabilisticOperatorConfig]):
         self.probability = Probability(config.probability, label="probability")
         self.hold([checked_member(self._label(), "operator", operator, [], record_by_record=True)])
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "probability" and not isinstance(value, nnx.Variable):
+            self.probability.set_value(value)
+        else:
+            super().__setattr__(name, value)
+
     def run(self, data: PyTree, state: PyTree, draws: PyTree) -> tuple[PyTree, PyTree, Array]:
         (member,) = self.operators
         nobody = jnp.zeros((len(family(member)), 2), jnp.uint32)
@@ -109,7 +116,7 @@ class ProbabilisticOperator(Composition[ProbabilisticOperatorConfig]):
         chosen = randomness.coin(word, jnp.asarray(self.probability.get_value()))
         branches = {UNCHANGED: skip, f"operator {member._label()}": apply}
         record = {"data": data, "state": state}
-        record, marks = choose(self._label(), chosen.astype(int), branches, record, draws)
+        record, marks = choose(self._label(), chosen.astype(jnp.int32), branches, record, draws)
         own = jnp.stack([chosen, ~chosen]).astype(jnp.uint32)
         return record["data"], record["state"], jnp.concatenate([own[None], marks])
 

@@ -13,6 +13,7 @@ from flax import nnx
 from datarax.core.element_batch import Batch
 from datarax.core.fields import get_field, put_field
 from datarax.core.operator import OperatorModule
+from datarax.operators.composite_operator import in_order
 from datarax.pipeline._stages import Stages, gathered
 
 
@@ -30,6 +31,7 @@ class StageChecks:
 
     def __init__(self, operators: Sequence[OperatorModule], records: Batch | None) -> None:
         self._records = records
+        operators = in_order(operators)
         self._checked = [
             (operator, Stages.of(operators[:number], None), operator._checked_fields())
             for number, operator in enumerate(operators)
@@ -69,7 +71,7 @@ class StageChecks:
         if not earlier.operators:
             return False
         leaves, structure = jax.tree.flatten(batch)
-        shapes = tuple((np.shape(leaf), np.result_type(leaf)) for leaf in leaves)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         key = len(earlier.operators), structure, shapes
         if key not in self._changed:
             whole = batch

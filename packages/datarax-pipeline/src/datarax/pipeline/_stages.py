@@ -61,6 +61,9 @@ class Stages(CompositeOperatorModule):
             batch = gathered(self.records.get_value(), batch)
         return super().apply_batch(batch, stats)
 
+    def _check_values(self, batch: Batch) -> None:
+        """Checks nothing: `StageChecks` shows each stage what reaches it."""
+
     def count_operations(self, valid_mask: Any, applied: Any = None) -> None:
         """Counts nothing: each stage counts for itself."""
 
