@@ -24,6 +24,7 @@ from datarax.operators import (
 )
 from datarax.operators._choice import drawn_numbers, whole_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 RECORDS = 10_000
 
 

@@ -111,6 +111,7 @@ KINDS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 KIND = pytest.mark.parametrize("kind", KINDS)
 
 

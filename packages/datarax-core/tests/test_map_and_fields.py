@@ -19,6 +19,8 @@ from datarax.operators import (
     MultiModalOperatorConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def halved(x):
     return x.astype(jnp.float32) / 2

@@ -18,6 +18,8 @@ from datarax.operators import (
     RepeatOperatorConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 class Bits(OperatorModule):
     """Writes random bits of each row into `bits`."""
