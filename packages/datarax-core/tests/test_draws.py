@@ -12,7 +12,11 @@ from datarax.core.config import ElementOperatorConfig, OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 from datarax.core.randomness import as_key, member, ordinals, record_keys
-from datarax.operators import ElementOperator
+from datarax.operators import (
+    CompositeOperatorConfig,
+    CompositeOperatorModule,
+    ElementOperator,
+)
 
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 RECORDS = 10_000
@@ -163,8 +167,11 @@ def call_of(operator, batch):
     return np.asarray(operator(batch)["x"])
 
 
-@KEYS
-@pytest.mark.parametrize("numbered", [False, True], ids=["calls", "records"])
+@pytest.mark.parametrize(
+    ("implementation", "numbered"),
+    [("threefry2x32", True), ("rbg", False)],
+    ids=["records", "calls"],
+)
 def test_an_explicit_key_decides_alone(implementation, numbered):
     """Typed or raw, with any transform, whatever stream the operator has; no stream advances."""
     key = jax.random.key(7, impl=implementation)
@@ -294,6 +301,20 @@ def test_members_of_a_composition_have_keys_of_their_own(implementation):
         with member(OperatorModule, number, number):
             words.append(drawn(operator, 4, record_index=np.arange(4)))
     assert len(np.unique(words)) == 12
+
+
+def test_a_composition_can_be_made_inside_a_trace():
+    """By `nnx.eval_shape` and `nnx.jit`, with the draws of one that is made eagerly."""
+
+    def made():
+        rngs = nnx.Rngs(0)
+        members = [Coin(STOCHASTIC, rngs=rngs), Coin(STOCHASTIC, rngs=rngs)]
+        return CompositeOperatorModule(CompositeOperatorConfig(), operators=members)
+
+    abstract = nnx.graphdef(nnx.eval_shape(made))
+    expected = drawn(made(), 4)
+    np.testing.assert_array_equal(drawn(nnx.jit(made)(), 4), expected)
+    np.testing.assert_array_equal(drawn(nnx.merge(abstract, nnx.state(made())), 4), expected)
 
 
 def test_raw_keys_are_known_by_their_words():

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.errors import TraceContextError
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Key, UInt32
 
 from datarax.core import _recording
@@ -216,7 +217,8 @@ def is_member() -> bool:
 def ordinals(modules: Sequence[nnx.Module]) -> tuple[int, ...]:
     """For each module, 0 if none before it has a base key in common, else a number of its own.
 
-    Keys of modules within modules count too.
+    Keys of modules within modules count too. Inside a trace, as of `nnx.eval_shape`, which knows no
+    values, all keys count as different.
     """
     taken: Counter[Any] = Counter()
     numbers = []
@@ -232,7 +234,9 @@ def ordinals(modules: Sequence[nnx.Module]) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _identity(key: jax.Array) -> tuple[str, bytes]:
+def _identity(key: Any) -> Any:
+    if isinstance(key, Tracer) or not isinstance(key, jax.Array):
+        return id(key)
     return str(jax.random.key_impl(key)), jax.device_get(jax.random.key_data(key)).tobytes()
 
 
