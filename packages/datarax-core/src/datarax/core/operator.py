@@ -14,6 +14,12 @@ from jaxtyping import Array, Bool, Key, PyTree
 
 from datarax.core import _dispatch, _plain, randomness
 from datarax.core._code import asks_for_none
+from datarax.core._records import (
+    apply_record,
+    checked_params,
+    map_records,
+    require_declared_structure,
+)
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.module import DataraxModule
@@ -153,7 +159,9 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         if stats is None:
             stats = self.get_statistics()
         with self._random_params(batch) as random_params:
-            data, states = self._map_records(batch, random_params, stats)
+            data, states = map_records(self, batch, random_params, stats)
+        if type(self).get_output_structure is not OperatorModule.get_output_structure:
+            require_declared_structure(self, batch, (data, states))
         self.count_operations(batch.valid_mask, self.applied_records(random_params))
         return batch.replace(data=data, states=states)
 
@@ -225,7 +233,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         if batch.record_index is None:
             with self._call_key() as key:
                 params = self.generate_random_params(key, shapes)
-                yield self._checked_params(params, rows) if self.per_record_params else params
+                yield checked_params(self, params, rows) if self.per_record_params else params
             return
         numbers = self._base_key(), batch.epoch, batch.record_index, batch.view
         if not self.per_record_params:
@@ -235,55 +243,10 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         shapes = jax.tree.map(lambda leaf: (1, *leaf.shape[1:]), batch.data)
 
         def one(key: Key[Array, ""]) -> PyTree:
-            params = self._checked_params(self.generate_random_params(key, shapes), 1)
+            params = checked_params(self, self.generate_random_params(key, shapes), 1)
             return jax.tree.map(lambda leaf: leaf[0], params)
 
         yield jax.vmap(one)(randomness.record_keys(*numbers))
-
-    def _checked_params(self, params: PyTree, rows: int) -> PyTree:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            if jnp.shape(leaf)[:1] != (rows,):
-                raise ValueError(
-                    f"random_params{jax.tree_util.keystr(path)} from generate_random_params of "
-                    f"{self._label()} must have axis 0 of length {rows}, the batch size in "
-                    f"data_shapes, got shape {jnp.shape(leaf)}; for one draw a batch set "
-                    "per_record_params = False"
-                )
-        return params
-
-    def _map_records(
-        self, batch: Batch, random_params: PyTree, stats: dict[str, Any] | None
-    ) -> tuple[PyTree, PyTree]:
-        __tracebackhide__ = True
-        mapped, shared = random_params, None
-        if not self.per_record_params:
-            mapped, shared = None, random_params
-
-        def one(record: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-            __tracebackhide__ = True
-            data, state, params = record
-            return apply_record(self, data, state, shared if params is None else params, stats)
-
-        records = (batch.data, batch.states, mapped)
-        if self.config.batch_strategy == "scan":
-            out = jax.lax.map(one, jax.tree.map(jnp.asarray, records))
-        else:
-            out = jax.vmap(one)(records)
-        if type(self).get_output_structure is not OperatorModule.get_output_structure:
-            self._check_output_structure(batch, out)
-        return out
-
-    def _check_output_structure(self, batch: Batch, out: tuple[PyTree, PyTree]) -> None:
-        first = jax.tree.map(lambda leaf: leaf[0], (batch.data, batch.states))
-        declared = self.get_output_structure(*first)
-        for name, tree, wanted in zip(("data", "state"), out, declared, strict=True):
-            actual = jax.tree.structure(tree)
-            expected = jax.tree.structure(wanted, is_leaf=lambda leaf: leaf is None)
-            if actual != expected:
-                raise ValueError(
-                    f"{name} from apply must have the structure that get_output_structure of "
-                    f"{self._label()} declares: expected {expected}, got {actual}"
-                )
 
     def get_output_structure(
         self, sample_data: PyTree, sample_state: PyTree
@@ -411,17 +374,3 @@ def require_batch(operator: OperatorModule, batch: object) -> None:
             f"{type(operator).__name__} transforms a Batch, got {type(batch).__name__}; make one "
             "with Batch.from_arrays(...) or Batch.from_elements(...)"
         )
-
-
-def apply_record(
-    operator: OperatorModule, data: PyTree, state: PyTree, params: PyTree, stats: Any
-) -> tuple[PyTree, PyTree]:
-    """Calls `apply` without metadata and checks the form of its result."""
-    __tracebackhide__ = True
-    result = operator.apply(data, state, None, params, stats)
-    if not isinstance(result, tuple) or len(result) != 3:
-        raise TypeError(
-            f"apply of {type(operator).__name__} must return (data, state, metadata), "
-            f"got {type(result).__name__}"
-        )
-    return result[0], result[1]

@@ -17,11 +17,12 @@ from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
 from datarax.core import randomness
+from datarax.core._records import apply_record, checked_params
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.fields import DottedFields
 from datarax.core.module import increased
-from datarax.core.operator import OperatorModule, apply_record, require_batch
+from datarax.core.operator import OperatorModule, require_batch
 from datarax.operators._branches import map_records
 from datarax.operators._keys import all_keys, row_keys
 
@@ -260,7 +261,7 @@ def member_params(member: OperatorModule[Any], data: PyTree, key: Any) -> PyTree
         )
     fields = DottedFields(data) if isinstance(data, Mapping) else data
     shapes = jax.tree.map(lambda leaf: (1, *jnp.shape(leaf)), fields)
-    return member._checked_params(member.generate_random_params(key, shapes), 1)
+    return checked_params(member, member.generate_random_params(key, shapes), 1)
 
 
 def passed_record(member: OperatorModule[Any], data: PyTree, state: PyTree) -> Record:
