@@ -30,6 +30,9 @@ CompositionConfigT = TypeVar("CompositionConfigT", bound=OperatorConfig)
 
 Record = tuple[PyTree, PyTree]
 
+# What an explicit key is folded with for the composition itself; members have 1, 2, ...
+OWN = np.uint32(0)
+
 
 class Composition(OperatorModule[CompositionConfigT]):
     """Base class of operators made of operators; a subclass implements `run` for one record.
@@ -138,10 +141,12 @@ class Composition(OperatorModule[CompositionConfigT]):
         shapes = jax.tree.leaves(data_shapes, is_leaf=lambda node: isinstance(node, tuple))
 
         def keys(number: int) -> Key[Array, " batch"]:
-            return row_keys(randomness.fold_in(rng, number), shapes[0][0])
+            return row_keys(randomness.fold_in(rng, np.uint32(number)), shapes[0][0])
 
         members = [
-            member.generate_random_params(randomness.fold_in(rng, 1 + number), data_shapes)
+            member.generate_random_params(
+                randomness.fold_in(rng, np.uint32(1 + number)), data_shapes
+            )
             if isinstance(member, Composition)
             else keys(1 + number)
             if member._draws()
@@ -187,15 +192,14 @@ class Composition(OperatorModule[CompositionConfigT]):
                 module.ordinals = randomness.ordinals(module.operators)
 
     def _base_key(self) -> Key[Array, ""]:
-        # With an explicit key, 1 + n is the number of the n-th member of a class.
         key = super()._base_key()
-        return key if randomness.given_key(type(self)) is None else randomness.fold_in(key, 0)
+        return key if randomness.given_key(type(self)) is None else randomness.fold_in(key, OWN)
 
     @contextmanager
     def _call_key(self) -> Iterator[Key[Array, ""]]:
         with super()._call_key() as key:
             given = randomness.given_key(type(self)) is not None
-            yield randomness.fold_in(key, 0) if given else key
+            yield randomness.fold_in(key, OWN) if given else key
 
     def _draws(self) -> bool:
         return self._draws_itself() or any(member._draws() for member in self.operators)
@@ -214,7 +218,7 @@ class Composition(OperatorModule[CompositionConfigT]):
 
     def _own_marks(self) -> Array:
         """The marks of the composition itself for one record that is handed to its members."""
-        return jnp.asarray(np.uint32([[0, 1] if self._idle() else [1, 0]]))
+        return jnp.asarray(np.array([[0, 1] if self._idle() else [1, 0]], np.uint32))
 
 
 def family(operator: OperatorModule[Any]) -> list[OperatorModule[Any]]:

@@ -16,14 +16,14 @@ def all_keys(bases: PyTree, batch: Batch) -> list[Key[Array, " batch"]]:
     Without a `record_index` they are made from the keys of this call and the numbers of the rows.
     All are made at once, since every kernel that draws takes long to compile.
     """
-    numbers = batch.epoch, batch.record_index, batch.view
-    if batch.record_index is None:
-        numbers = None, jnp.arange(len(batch), dtype=jnp.uint32), None
+    epoch, index, view = batch.epoch, batch.record_index, batch.view
+    if index is None:
+        epoch, index, view = None, jnp.arange(len(batch), dtype=jnp.uint32), None
     leaves, out = jax.tree.leaves(bases), {}
     for kind in dict.fromkeys(leaf.dtype for leaf in leaves):
         alike = [at for at, leaf in enumerate(leaves) if leaf.dtype == kind]
         stacked = jnp.stack([leaves[at] for at in alike])
-        keys = jax.vmap(lambda base: randomness.record_keys(base, *numbers))(stacked)
+        keys = jax.vmap(lambda base: randomness.record_keys(base, epoch, index, view))(stacked)
         out |= {at: keys[row] for row, at in enumerate(alike)}
     return [out[at] for at in range(len(leaves))]
 

@@ -169,8 +169,10 @@ def in_order(operators: Iterable[OperatorModule[Any]]) -> list[OperatorModule[An
     """
     flat: list[OperatorModule[Any]] = []
     for operator in operators:
-        nested = isinstance(operator, CompositeOperatorModule) and not operator.chooses
-        flat += in_order(operator.operators) if nested else [operator]
+        if isinstance(operator, CompositeOperatorModule) and not operator.chooses:
+            flat += in_order(operator.operators)
+        else:
+            flat.append(operator)
     return flat
 
 

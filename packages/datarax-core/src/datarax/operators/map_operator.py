@@ -54,12 +54,13 @@ class MapOperatorConfig(OperatorConfig):
                 f"{name}.fields must be a tuple of names or None, got {fields!r}; write "
                 "fields=('image',)"
             )
-        object.__setattr__(self, "fields", tuple(fields))
-        overlap = [a for a in self.fields for b in self.fields if a.startswith(f"{b}.")]
-        if not self.fields or overlap or len(set(self.fields)) != len(self.fields):
+        fields = tuple(fields)
+        object.__setattr__(self, "fields", fields)
+        overlap = [a for a in fields for b in fields if a.startswith(f"{b}.")]
+        if not fields or overlap or len(set(fields)) != len(fields):
             raise ValueError(
                 f"{name}.fields must name different fields, at least one and none within another, "
-                f"got {self.fields}"
+                f"got {fields}"
             )
 
 

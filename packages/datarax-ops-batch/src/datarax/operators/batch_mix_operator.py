@@ -17,13 +17,13 @@ from jaxtyping import Array, Key, PyTree
 from datarax.core.config import Exact, OperatorConfig, require_bools
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule, require_batch
+from datarax.core.schedule import Probability, Switch
 from datarax.operators._mix import info, labels, notices, options, run
 from datarax.operators._mix.cutmix import CutMix as CutMix
 from datarax.operators._mix.fmix import FMix as FMix
 from datarax.operators._mix.plan import MixPlan, PlanKeys
 from datarax.operators._mix.region import RegionSampler as RegionSampler
 from datarax.operators._mix.resizemix import ResizeMix as ResizeMix
-from datarax.operators._mix.schedule import Probability, Switch
 
 logger = logging.getLogger(__name__)
 
@@ -205,8 +205,8 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
-        self.prob = Probability(Probability.checked(config.prob))
-        self.enabled = Switch(Switch.checked(True))
+        self.prob = Probability(config.prob, label="prob")
+        self.enabled = Switch(True, label="enabled")
         log_alpha = jnp.asarray(np.log(np.float32(config.alpha)))
         self.log_alpha = nnx.Param(log_alpha) if config.learn_alpha else None
         if config.mode == "both" and config.paste_fields:
