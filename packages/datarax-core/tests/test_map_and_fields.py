@@ -35,7 +35,7 @@ def records():
         {
             "image": np.arange(6, dtype=np.uint8).reshape(2, 3),
             "views": {"a": np.int32([1, 2]), "b": np.int32([3, 4])},
-            "label": np.arange(2),
+            "label": np.arange(2, dtype=np.int32),
         },
         record_index=[3, 8],
     )
