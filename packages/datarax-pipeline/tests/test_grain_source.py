@@ -183,8 +183,12 @@ class Troubled(Tens):
 @pytest.mark.parametrize("options", [{"num_threads": 0}, {}, {"num_workers": 1}], ids=str)
 def test_stop_iteration_of_a_dataset_is_named(options):
     """Grain would take it for the end of what there is to read."""
-    config = GrainSourceConfig(**options)
-    pipeline = Pipeline(source=GrainSource(config, dataset=Troubled()), batch_size=1, prefetch=0)
+    # A function of the test, which a worker process gets by value.
+    dataset = INSTALLED.MapDataset.range(11).map(
+        lambda index: next(iter(())) if index == 7 else {"x": np.float32(index)}
+    )
+    source = GrainSource(GrainSourceConfig(**options), dataset=dataset)
+    pipeline = Pipeline(source=source, batch_size=1, prefetch=0)
     iterator = iter(pipeline)
     iterator.set_state({**iterator.get_state(), "record": np.uint32(6)})
     next(iterator)

@@ -138,7 +138,7 @@ def as_key(key: Any) -> Key[Array, ""]:
       ValueError: if it is not one key.
     """
     # Not whatever has a dtype: nnx.Rngs has every attribute, each of them a stream.
-    dtype = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
+    dtype: Any = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
     if dtype is None or not (dtype == np.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         raise TypeError(
             f"key must be a key of jax.random.key(seed) or jax.random.PRNGKey(seed), got "
@@ -154,6 +154,7 @@ def as_key(key: Any) -> Key[Array, ""]:
             f"key must be one key, got shape {key.shape}; pass one of jax.random.split(key), or "
             "map over them with jax.vmap"
         )
+    assert isinstance(key, jax.Array)
     return key
 
 
