@@ -13,7 +13,7 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick_compiles():
     """For tests that do not depend on what XLA optimises, where compiling takes the most time."""
     jax.config.update("jax_disable_most_optimizations", True)

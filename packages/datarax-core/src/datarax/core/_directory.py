@@ -35,8 +35,8 @@ def _remote(text: str, scheme: str) -> Any:
         )
     if find_spec("gcsfs") is None and find_spec("tensorflow") is None:
         raise ValueError(
-            f"directory {text!r} needs gcsfs to list what is in it; pip install gcsfs, or use a "
-            "local directory"
+            f"directory {text!r} needs gcsfs to list what is in it; pip install "
+            "'datarax-core[gcs]', or use a local directory"
         )
     from etils import epath
 
