@@ -428,7 +428,7 @@ def kill_after_start_of_second_save(process, directory, delay):
 def test_killing_a_save_never_loses_the_previous_step(tmp_path):
     """After SIGKILL in the middle of a save, the latest step is whole, and saving goes on."""
     generator = random.Random(0)
-    delays = [0.0, 0.03, generator.uniform(0.0, 0.1), generator.uniform(0.1, 0.4)]
+    delays = [0.0, generator.uniform(0.0, 0.2)]
     runs = []
     for number, delay in enumerate(delays):
         directory = tmp_path / str(number)

@@ -18,6 +18,7 @@ from datarax.operators import (
     ElementOperator,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 RECORDS = 10_000
 STOCHASTIC = OperatorConfig(stochastic=True)

@@ -13,6 +13,7 @@ from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 DEVICES = pytest.mark.parametrize("devices", [1, 8])
 
