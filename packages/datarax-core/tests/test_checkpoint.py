@@ -540,7 +540,7 @@ def test_damage_is_named(tmp_path, two_steps, part, what, damage):
     [
         ("s3://bucket/run", "'s3://bucket/run' cannot hold checkpoints; use a local directory"),
         ("az://bucket/run", "'az://bucket/run' cannot hold"),
-        ("file:///tmp/run", "'file:///tmp/run' cannot hold"),
+        ("file:///bucket/run", "'file:///bucket/run' cannot hold"),
         (Path("s3://bucket/run"), "'s3:/bucket/run' cannot hold checkpoints"),
         (Path("gs://bucket/run"), r"gs://bucket/path as a string"),
         ("gs://bucket/run", "'gs://bucket/run' needs gcsfs"),
