@@ -4,6 +4,9 @@ import jax
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+# A project of its own, with its own settings: `nox -s downstream` tests it.
+collect_ignore = ["tests-integration/downstream"]
+
 
 def as_a_user(namespace):
     """Documents run with JAX's own settings, not with the strict ones of the tests."""

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from compat import merged, nothing_to_test, pairings
 from history import Build, RefusedError, git, released, unpacked, working_tree
-from releases import least_version, planned, write
+from releases import least_version, planned, tagged_dist, write
 from wheel_checks import problems
 
 nox.needs_version = ">=2025.5.1"
@@ -79,6 +79,12 @@ COMPILED_BEFORE = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 NO_SOURCE_TREE = {"PYTHONPATH": None}
+# The schema of each kind of file that a code host reads.
+HOSTED = {
+    "vendor.citation-file-format": "CITATION.cff",
+    "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/*.yml",
+    "vendor.github-workflows": ".github/workflows/*.yml",
+}
 
 
 def group(name: str) -> list[str]:
@@ -149,10 +155,16 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
+    """Ruff: rules and format; what a code host reads, against its schemas."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    for schema, pattern in HOSTED.items():
+        files = map(str, sorted(ROOT.glob(pattern)))
+        session.run("check-jsonschema", "--builtin-schema", schema, *files, silent=True)
+    # It knows more than the schema, but no wheel has it.
+    if shutil.which("actionlint"):
+        session.run("actionlint", external=True)
 
 
 @nox.session
@@ -261,6 +273,20 @@ def integration_gpu(session: nox.Session) -> None:
     session.run(*test, external=True, env=env)
 
 
+@nox.session(venv_backend="none", requires=["build"])
+def downstream(session: nox.Session) -> None:
+    """The project of somebody else, by its own nox file, with our wheels in place of an index."""
+    copy = BUILD / "downstream"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ROOT / "tests-integration/downstream", copy)
+    # uv would take a wheel of the same version from its cache.
+    uv = f"find-links = ['{DIST}']\nreinstall-package = {list(PROJECTS)}\n"
+    (copy / "uv.toml").write_text(uv, encoding="utf-8")
+    env = NO_SOURCE_TREE | QUICK_COMPILES | {"PIP_FIND_LINKS": str(DIST)}
+    with session.chdir(copy):
+        session.run(sys.executable, "-m", "nox", *session.posargs, external=True, env=env)
+
+
 @nox.session(requires=["build"])
 def typecheck(session: nox.Session) -> None:
     """Basedpyright on all wheels merged into one folder, as users have them."""
@@ -362,6 +388,21 @@ def api(session: nox.Session) -> None:
                 complaints += [*broken, f"So the version of {dist} must be {least} or higher."]
     if complaints:
         session.error("\n".join(complaints))
+
+
+@nox.session(default=False, requires=["build"])
+def tagged(session: nox.Session) -> None:
+    """What a tag releases, checked and tested, in build/release: `-- datarax-core-v0.2.0`."""
+    session.install("twine>=6")
+    with refusals(session):
+        dist = tagged_dist(" ".join(session.posargs), working_tree(ROOT))
+    folder = BUILD / "release"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in DIST.glob(f"{wheel(dist).name.split('-py3')[0]}*"):
+        shutil.copy(path, folder)
+    session.run("twine", "check", "--strict", *map(str, folder.iterdir()))
+    session.notify(f"unit({dist})", posargs=[])
 
 
 # What others depend on comes first, so that `nox -s release -- minor` releases all packages.

@@ -5,6 +5,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
@@ -90,3 +92,42 @@ def test_lowest_constraints_are_the_declared_floors(package):
     }
     assert floors
     assert all(f"{pinned}.0".startswith(f"{floor}.") for floor in floors)
+
+
+def workflow_steps():
+    """Each step of each job of the workflows, with the matrix of its job."""
+    for path in sorted(ROOT.glob(".github/workflows/*.yml")):
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            for step in job["steps"]:
+                yield step, job.get("strategy", {}).get("matrix", {})
+
+
+def test_workflows_run_nox_and_nothing_else():
+    """What a code host runs can be run at home, by sessions that there are."""
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    sessions = set(re.findall(r"^def (\w+)\(session: nox.Session", noxfile, flags=re.MULTILINE))
+    for step, matrix in workflow_steps():
+        command = step.get("run", 'python -m pip install "nox[uv]"')
+        for entry in matrix.get("include", [{}]):
+            run = command.replace("${{ matrix.session }}", entry.get("session", ""))
+            if not re.fullmatch(r'python3? -m pip install "nox\[uv\]"', run):
+                names = re.fullmatch(r'python3? -m nox -s "?([^"]+?)"?( -- .*)?', run)[1]
+                names = re.sub(r"\(.*?\)", "", names).split()
+                assert {name.partition("-")[0] for name in names} <= sessions, run
+
+
+def test_workflows_test_every_package():
+    """The matrix of packages is that of the repository."""
+    matrices = [matrix["dist"] for _, matrix in workflow_steps() if "dist" in matrix]
+    assert matrices
+    assert all(matrix == NAMES for matrix in matrices)
+
+
+def test_the_project_of_somebody_else_allows_the_packages_of_the_tree():
+    """Its pins are raised with those of the packages."""
+    project = tomllib.loads(
+        (ROOT / "tests-integration/downstream/pyproject.toml").read_text(encoding="utf-8")
+    )["project"]
+    for line in map(Requirement, project["dependencies"]):
+        package = (ROOT / "packages" / line.name / "pyproject.toml").read_text(encoding="utf-8")
+        assert line.specifier.contains(tomllib.loads(package)["project"]["version"]), line

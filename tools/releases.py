@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from history import Build, RefusedError
+from history import TAG, Build, RefusedError
 
 UNRELEASED = re.compile(
     r"^## \[Unreleased\]\n(?P<entries>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL
@@ -90,6 +90,20 @@ def objections(
                 f"{dist} pins {name}{pin}, but the newest release of {name} is {newest}: "
                 f"release {name} first"
             )
+
+
+def tagged_dist(tag: str, tree: dict[str, Build]) -> str:
+    """The distribution that a tag like `datarax-core-v0.2.0` releases.
+
+    Raises:
+      RefusedError: unless the tag names a distribution and the version that it has in the tree.
+    """
+    match = TAG.fullmatch(tag)
+    expected = " or ".join(f"{dist}-v{build.version}" for dist, build in tree.items())
+    build = tree.get(match["dist"]) if match else None
+    if build is None or match is None or str(build.version) != match["version"]:
+        raise RefusedError(f"the tag of a release of this tree is {expected}, got {tag!r}")
+    return build.dist
 
 
 def with_version(pyproject: str, version: Version) -> str:

@@ -5,7 +5,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from history import Build, RefusedError
-from releases import bumped, dated, least_version, planned, write
+from releases import bumped, dated, least_version, planned, tagged_dist, write
 
 CORE = Build("datarax-core", Version("0.2.0"), {}, "c0ffee")
 CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n### Added\n\n- A field.\n\n## [0.1.0] - 2026-11-21\n"
@@ -113,3 +113,17 @@ def test_a_release_writes_version_and_date_or_nothing(tmp_path):
     with pytest.raises(RefusedError, match="nothing under"):
         write(tmp_path, Version("0.3.0"), "2026-12-02")
     assert 'version = "0.2.0"' in (tmp_path / "pyproject.toml").read_text()
+
+
+def test_a_tag_names_the_distribution_that_it_releases():
+    """Its version is the one in the tree."""
+    assert tagged_dist("datarax-core-v0.2.0", {"datarax-core": CORE}) == "datarax-core"
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "v0.2.0", "datarax-core-v0.2.1", "datarax-core-0.2.0", "datarax-sums-v0.2.0"]
+)
+def test_a_tag_of_something_else_is_refused(tag):
+    """Nothing is published under a version that the tree does not have."""
+    with pytest.raises(RefusedError, match=r"this tree is datarax-core-v0\.2\.0, got"):
+        tagged_dist(tag, {"datarax-core": CORE})
