@@ -210,6 +210,14 @@ def unit(session: nox.Session, dist: str) -> None:
     run_tests(session, *targets, **COMPILED_BEFORE)
 
 
+@nox.session(default=False, requires=["build"])
+def pillow(session: nox.Session) -> None:
+    """The image functions against Pillow itself, on 10⁷ values each."""
+    install(session, ["datarax-ops-image"], "test", *group("pillow"))
+    folder = PROJECTS["datarax-ops-image"]["folder"] / "tests-pillow"
+    run_tests(session, str(folder.relative_to(ROOT)), PYTHONPATH=str(folder))
+
+
 @nox.session(python=["3.11", "3.12", "3.13"], requires=["build"])
 def integration(session: nox.Session) -> None:
     """All packages together on the CPU, on each interpreter that is present."""

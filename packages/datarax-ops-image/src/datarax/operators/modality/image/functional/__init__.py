@@ -9,5 +9,8 @@ float32 where the image has fewer bits, and have gradients.
 """
 
 # Geometry.
+from datarax.operators.modality.image.functional._moves import crop as crop
+from datarax.operators.modality.image.functional._moves import flip as flip
+from datarax.operators.modality.image.functional._moves import pad as pad
 
 # Colour.
