@@ -308,10 +308,12 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def docs(session: nox.Session) -> None:
-    """The documentation in build/docs, warnings as errors."""
+    """The documentation in build/docs, warnings as errors, with every public name in it."""
     install(session, list(PROJECTS), "progress", *group("docs"))
     strict = ["-E", "-n", "-W", "--keep-going"]
     session.run("sphinx-build", *strict, "docs", "build/docs", env=NO_SOURCE_TREE)
+    sources = [str(project["folder"] / "src") for project in PROJECTS.values()]
+    session.run("python", "tools/documented.py", "build/docs/objects.inv", *sources)
     session.log(f"open {BUILD / 'docs' / 'index.html'}")
 
 

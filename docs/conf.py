@@ -1,13 +1,28 @@
 """Sphinx settings: MyST pages, and API pages from the docstrings of the installed packages."""
 
 import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "datarax packages"
 author = "The datarax contributors"
 copyright = "The datarax contributors"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_design",
+    "api_pages",
+    "mathml",
+]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_math_renderer = "mathml"
+exclude_patterns = ["figures"]
 html_title = project
 # A name that the manual does not have is code.
 suppress_warnings = ["ref.any"]

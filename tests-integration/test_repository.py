@@ -14,20 +14,8 @@ PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")
 NAMES = [package.name for package in PACKAGES]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND = 'python -m pip install "nox[uv]" && python -m nox'
-# Their names are documented on the pages of the modules that they take them from.
-PACKAGES_THAT_REEXPORT = {"datarax.operators", "datarax.operators.modality.image"}
 
 every_package = pytest.mark.parametrize("package", PACKAGES, ids=NAMES)
-
-
-def public_modules():
-    """The modules whose dotted names have no private part, from the paths of the sources."""
-    for source in ROOT.glob("packages/*/src"):
-        for path in source.rglob("*.py"):
-            parts = path.relative_to(source).with_suffix("").parts
-            dotted = ".".join(parts).removesuffix(".__init__")
-            if not any(part.startswith("_") for part in dotted.split(".")):
-                yield dotted
 
 
 def test_ci_runs_the_command_of_the_readme():
@@ -41,16 +29,6 @@ def test_ci_runs_the_command_of_the_readme():
 def test_readme_names_the_package(package):
     """The table of the README has a row for every package."""
     assert f"| [`{package.name}`](packages/{package.name}) |" in README
-
-
-def test_every_public_module_has_an_api_page():
-    """The API pages of the documentation are those of the public modules, no more and no fewer."""
-    pages = {
-        path.stem
-        for path in ROOT.glob("docs/api/*.md")
-        if f".. automodule:: {path.stem}\n" in path.read_text(encoding="utf-8")
-    }
-    assert pages == set(public_modules()) - PACKAGES_THAT_REEXPORT
 
 
 @every_package
