@@ -34,11 +34,11 @@ def mean_color(image: Array, *, channel_axis: int | None) -> Array:
     moved = image if channel_axis is None else jnp.moveaxis(image, channel_axis, -1)
     values = moved.reshape(-1, channels)
     integers = jnp.issubdtype(image.dtype, jnp.integer)
-    return (_integer_mean if integers else _float_mean)(values).reshape(shape)
+    return (_integer_mean if integers else ordered_mean)(values).reshape(shape)
 
 
-def _float_mean(values: Array) -> Array:
-    """The mean over axis 0, summed by halves."""
+def ordered_mean(values: Array) -> Array:
+    """The mean over axis 0 of floats `(number, channel)`, summed by halves."""
     wide = jnp.float64 if values.dtype == jnp.float64 else jnp.float32
     pixels = values.shape[0]
     length = 1 << (pixels - 1).bit_length()
@@ -47,6 +47,14 @@ def _float_mean(values: Array) -> Array:
         length //= 2
         sums = sums[:length] + sums[length:]
     return (sums[0] / np.asarray(pixels, wide)).astype(values.dtype)
+
+
+def mean_half_up(values: Array) -> Array:
+    """The mean over axis 0 of bytes `(number, channel)`, exactly, then rounded half up."""
+    number = np.uint32(values.shape[0])
+    high, low = _long_sum(values.astype(jnp.uint32), 8)
+    quotient, rest = _quotient(high, low, number, 8)
+    return (quotient + (rest >= number - rest).astype(jnp.uint32)).astype(values.dtype)
 
 
 def _integer_mean(values: Array) -> Array:
@@ -58,7 +66,11 @@ def _integer_mean(values: Array) -> Array:
     lowest = word.type(int(jnp.iinfo(values.dtype).min) % 2 ** (8 * word.itemsize))
     bits = jnp.iinfo(values.dtype).bits
     high, low = _long_sum(values.astype(word) - lowest, bits)
-    return (_rounded_quotient(high, low, values.shape[0], bits) + lowest).astype(values.dtype)
+    number, one = word.type(values.shape[0]), word.type(1)
+    quotient, rest = _quotient(high, low, number, bits)
+    odd = (quotient & one) == one
+    up = (rest > number - rest) | ((rest == number - rest) & odd)
+    return (quotient + up.astype(word) + lowest).astype(values.dtype)
 
 
 def _long_sum(numbers: Array, bits: int) -> tuple[Array, Array]:
@@ -84,10 +96,10 @@ def _long_sum(numbers: Array, bits: int) -> tuple[Array, Array]:
     return high, (first & mask) | (second << shift)
 
 
-def _rounded_quotient(high: Array, low: Array, divisor: int, bits: int) -> Array:
-    """The integer nearest to (high, low) / divisor, which has at most `bits` bits, as on paper."""
+def _quotient(high: Array, low: Array, number: np.generic, bits: int) -> tuple[Array, Array]:
+    """(high, low) // number, which has at most `bits` bits, and the rest, as on paper."""
     kind = low.dtype.type
-    number, one, width = kind(divisor), kind(1), 8 * low.dtype.itemsize
+    one, width = kind(1), 8 * low.dtype.itemsize
     rest, quotient = high, jnp.zeros_like(low)
     if bits < width:
         rest = (high << kind(width - bits)) | (low >> kind(bits))
@@ -96,9 +108,7 @@ def _rounded_quotient(high: Array, low: Array, divisor: int, bits: int) -> Array
         fits = rest >= number
         rest = jnp.where(fits, rest - number, rest)
         quotient = (quotient << one) | fits.astype(low.dtype)
-    twice = rest << one
-    up = (twice > number) | ((twice == number) & ((quotient & one) == one))
-    return quotient + up.astype(low.dtype)
+    return quotient, rest
 
 
 def dataset_mean(stats: Any, key: str, image: Array, channel_axis: int | None) -> Array:

@@ -8,9 +8,22 @@ in any batch, and under any compiler. Floats follow the same formula, unclipped 
 float32 where the image has fewer bits, and have gradients.
 """
 
-# Geometry.
+from datarax.operators.modality.image.functional._blends import brightness as brightness
+from datarax.operators.modality.image.functional._blends import contrast as contrast
+from datarax.operators.modality.image.functional._blends import saturation as saturation
+from datarax.operators.modality.image.functional._blends import sharpness as sharpness
+from datarax.operators.modality.image.functional._blur import gaussian_blur as gaussian_blur
+from datarax.operators.modality.image.functional._histograms import auto_contrast as auto_contrast
+from datarax.operators.modality.image.functional._histograms import equalize as equalize
+from datarax.operators.modality.image.functional._hue import hue as hue
+from datarax.operators.modality.image.functional._levels import normalize as normalize
+from datarax.operators.modality.image.functional._levels import to_float as to_float
+from datarax.operators.modality.image.functional._levels import to_uint8 as to_uint8
+from datarax.operators.modality.image.functional._luminance import grayscale as grayscale
 from datarax.operators.modality.image.functional._moves import crop as crop
 from datarax.operators.modality.image.functional._moves import flip as flip
 from datarax.operators.modality.image.functional._moves import pad as pad
-
-# Colour.
+from datarax.operators.modality.image.functional._tables import invert as invert
+from datarax.operators.modality.image.functional._tables import posterize as posterize
+from datarax.operators.modality.image.functional._tables import solarize as solarize
+from datarax.operators.modality.image.functional._tables import solarize_add as solarize_add

@@ -1,0 +1,124 @@
+"""Tables that depend on the image's own values: equalize and auto-contrast."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from datarax.operators.modality.image.functional._compiled import compiled
+from datarax.operators.modality.image.functional._dtypes import checked, computing
+from datarax.operators.modality.image.functional._exact import settled, stored
+from datarax.operators.modality.image.functional._levels import of_levels, to_levels
+
+
+@compiled()
+def equalize(image: Array) -> Array:
+    """Flattens the histogram of each channel.
+
+    With step = (number of pixels but for those of the largest value) // 255, a value becomes
+    (step // 2 + number of smaller pixels) // step, at most 255. A channel of one value, or with a
+    step of 0, stays.
+
+    Args:
+      image: `(height, width, channel)` or `(height, width)`, uint8 or floating. Of floats the
+        nearest of 256 levels counts, and the result is a level, divided by 255; NaN stays and
+        counts as 0. Their gradient is zero.
+
+    Returns:
+      The shape and dtype of `image`.
+
+    Raises:
+      TypeError: if the dtype is not one of images.
+      ValueError: if the image has another rank.
+    """
+    image = checked(image)
+    if image.dtype == jnp.uint8:
+        return _equalized(image)
+    pixels = image.astype(computing(image.dtype))
+    levels = _equalized(to_levels(pixels).astype(jnp.uint8))
+    equal = of_levels(levels.astype(pixels.dtype))
+    return stored(jnp.where(jnp.isnan(pixels), pixels, equal), image.dtype)
+
+
+def _equalized(image: Array) -> Array:
+    def of_channel(values: Array) -> Array:
+        return _equalizing_table(_histogram(values))[values.astype(jnp.int32)]
+
+    channels = image.reshape(image.shape[0] * image.shape[1], -1)
+    return jax.vmap(of_channel, 1, 1)(channels).reshape(image.shape)
+
+
+def _histogram(values: Array) -> Array:
+    """How often each of 256 values stands in `(pixels,)`, int32 `(256,)`."""
+    return lax.platform_dependent(values, cpu=_counted_by_scatter, default=_counted_by_product)
+
+
+def _counted_by_scatter(values: Array) -> Array:
+    return jnp.zeros(256, jnp.int32).at[values.astype(jnp.int32)].add(np.int32(1))
+
+
+def _counted_by_product(values: Array) -> Array:
+    """Upper and lower halves of the bytes as one-hot vectors, and their product on matrix units.
+
+    Sums of int8 products are int32, exact for every image.
+    """
+    halves = np.arange(16, dtype=np.uint8)
+    upper = (values[:, None] >> np.uint8(4) == halves).astype(jnp.int8)
+    lower = (values[:, None] & np.uint8(15) == halves).astype(jnp.int8)
+    return lax.dot_general(
+        upper, lower, (((0,), (0,)), ((), ())), preferred_element_type=jnp.int32
+    ).reshape(256)
+
+
+def _equalizing_table(counts: Array) -> Array:
+    """The new value of each value, uint8 `(256,)`."""
+    smaller = jnp.cumsum(counts) - counts
+    pixels = smaller[-1] + counts[-1]
+    values = np.arange(256, dtype=np.int32)
+    largest = jnp.max(jnp.where(counts > 0, values, 0))
+    step = lax.div(pixels - counts[largest], np.int32(255))
+    divisor = jnp.maximum(step, 1)
+    table = lax.div(lax.div(step, np.int32(2)) + smaller, jnp.broadcast_to(divisor, (256,)))
+    # One value alone has no smaller pixels, hence a step of 0.
+    return jnp.where(step > 0, jnp.minimum(table, 255), values).astype(jnp.uint8)
+
+
+@compiled()
+def auto_contrast(image: Array) -> Array:
+    """Stretches each channel so that its smallest value becomes black and its largest white.
+
+    uint8: 255 (x - low) // (high - low). Floats: (x - low) / (high - low), where NaN stays and
+    counts for neither. A channel of one value stays.
+
+    Args:
+      image: `(height, width, channel)` or `(height, width)`, uint8 or floating.
+
+    Returns:
+      The shape and dtype of `image`.
+
+    Raises:
+      TypeError: if the dtype is not one of images.
+      ValueError: if the image has another rank.
+    """
+    image = checked(image)
+    if image.dtype == jnp.uint8:
+        low, high = (
+            end.astype(jnp.float32) for end in (jnp.min(image, (0, 1)), jnp.max(image, (0, 1)))
+        )
+        pixels = image.astype(jnp.float32)
+    else:
+        pixels = image.astype(computing(image.dtype))
+        missing = jnp.isnan(pixels)
+        low = jnp.min(jnp.where(missing, np.asarray(np.inf, pixels.dtype), pixels), (0, 1))
+        high = jnp.max(jnp.where(missing, np.asarray(-np.inf, pixels.dtype), pixels), (0, 1))
+    span = high - low
+    one = np.asarray(1, span.dtype)
+    scale = settled(one / jnp.where(span > 0, span, one))
+    if image.dtype != jnp.uint8:
+        return stored(jnp.where(span > 0, (pixels - low) * scale, pixels), image.dtype)
+    # Half a unit keeps every quotient, as rounded as it may be, away from whole numbers.
+    stretched = ((pixels - low) * np.float32(255) + np.float32(0.5)) * scale
+    return jnp.where(span > 0, stretched, pixels).astype(jnp.uint8)
