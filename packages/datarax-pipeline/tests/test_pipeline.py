@@ -274,7 +274,7 @@ def test_repr_says_what_the_pipeline_does():
         ({"source": {"x": np.zeros(3)}}, TypeError, "got dict; for arrays use MemorySource"),
         ({"source": np.zeros(3)}, TypeError, "got ndarray; for arrays use MemorySource"),
         ({"source": iter([1])}, TypeError, "got list_iterator"),
-        ({"source": []}, ValueError, r"from 1 to .* records, but len\(\) of IndexedSource is 0"),
+        ({"source": []}, ValueError, r"from 1 to .* records, but len\(\) of list is 0"),
         (
             {"source": MemorySource(MemorySourceConfig(shuffle=True), data={"x": np.zeros(3)})},
             ValueError,

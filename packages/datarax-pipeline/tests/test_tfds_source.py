@@ -40,6 +40,9 @@ def test_config_refuses_bad_options(options, error, message):
         TFDSEagerConfig(**({"name": "cifar10", "split": "train"} | options))
 
 
+EXCLUDED = {"id", "size", "objects", "more"}
+
+
 def image(number):
     return np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
 
@@ -70,6 +73,8 @@ def data_dir(tmp_path_factory):
                     "image": tfds.features.Image(shape=(4, 4, 3)),
                     "label": tfds.features.ClassLabel(num_classes=30),
                     "size": tfds.features.Tensor(shape=(None,), dtype=np.float32),
+                    "objects": tfds.features.Sequence({"area": np.int64}),
+                    "more": {"note": tfds.features.Text()},
                 }
             )
             return tfds.core.DatasetInfo(builder=self, features=features)
@@ -84,7 +89,8 @@ def data_dir(tmp_path_factory):
             for number in range(first, last):
                 size = np.ones(number % 3, np.float32)
                 record = {"id": f"r{number}", "image": png(image(number)), "label": number}
-                yield number, record | {"size": size}
+                record["objects"] = {"area": list(range(number % 4))}
+                yield number, record | {"size": size, "more": {"note": "n"}}
 
     path = tmp_path_factory.mktemp("tfds")
     Cifar10(data_dir=path, file_format="array_record").download_and_prepare()
@@ -92,7 +98,7 @@ def data_dir(tmp_path_factory):
 
 
 def source(data_dir, **options):
-    defaults = {"name": "cifar10", "split": "train", "exclude_keys": {"id", "size"}}
+    defaults = {"name": "cifar10", "split": "train", "exclude_keys": EXCLUDED}
     return TFDSEagerSource(TFDSEagerConfig(data_dir=data_dir, **(defaults | options)))
 
 
@@ -127,6 +133,17 @@ def test_split_slices_are_rows_of_the_split(data_dir, split, rows):
     whole = source(data_dir).gather(np.arange(20))
     part = source(data_dir, split=split)
     np.testing.assert_array_equal(part.gather(np.arange(len(part)))["label"], whole["label"][rows])
+
+
+def test_texts_can_be_metadata(data_dir):
+    """What no array holds travels with its record."""
+    records = source(
+        data_dir, exclude_keys=EXCLUDED - {"id", "more"}, metadata_fields=("id", "more")
+    )
+    batch = records.gather(np.array([7, 3]))
+    names = [entry["id"].decode() for entry in batch.metadata]
+    assert names == [f"r{label}" for label in batch["label"].tolist()]
+    assert batch.metadata[0]["more"] == {"note": b"n"}
 
 
 def test_splits_can_be_added(data_dir):
@@ -172,10 +189,11 @@ def test_the_tutorials_pipeline_reads_shuffled_batches(data_dir):
         ({"split": "valid"}, ValueError, "these splits .* {'train': 20, 'test': 5}"),
         ({"split": "train[:256]"}, ValueError, "split 'train\\[:256\\]' of .* cannot be read"),
         ({"split": "train[:0]"}, ValueError, "split 'train\\[:0\\]' of .* cannot be read"),
-        ({"exclude_keys": {"size"}}, TypeError, "field 'id' of .* exclude_keys"),
-        ({"exclude_keys": {"id"}}, ValueError, "field 'size' of record .* like record 0"),
-        ({"exclude_keys": {"idd"}}, KeyError, r"'idd', but .* \['id', 'image', 'label', 'size'\]"),
-        ({"exclude_keys": {"id", "image", "label", "size"}}, ValueError, "at least one leaf"),
+        ({"exclude_keys": EXCLUDED - {"id"}}, TypeError, "field 'id' of .* metadata_fields"),
+        ({"exclude_keys": EXCLUDED - {"size"}}, ValueError, "field 'size' of record .* record 0"),
+        ({"exclude_keys": {"idd"}}, KeyError, r"'idd', but .* \['id', 'image', 'label', 'more'"),
+        ({"exclude_keys": EXCLUDED | {"image", "label"}}, ValueError, "at least one leaf"),
+        ({"metadata_fields": ("id",)}, KeyError, "names 'id', but .* without"),
     ],
     ids=[
         "name",
@@ -187,6 +205,7 @@ def test_the_tutorials_pipeline_reads_shuffled_batches(data_dir):
         "ragged",
         "no such field",
         "nothing left",
+        "left out",
     ],
 )
 def test_what_cannot_be_read_is_refused(data_dir, options, error, message):

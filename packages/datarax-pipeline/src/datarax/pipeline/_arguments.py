@@ -9,13 +9,16 @@ from flax import nnx
 
 from datarax.core.operator import OperatorModule
 from datarax.sources import DataSourceModule
+from datarax.sources._config import checked_names
 from datarax.sources._indexed import Dataset, IndexedSource
 from datarax.sources._source import MAX_RECORDS
 
 Remainder = Literal["pad", "drop", "partial"]
 
 
-def checked_source(source: Any, rngs: Any, fields: Any = None) -> DataSourceModule[Any]:
+def checked_source(
+    source: Any, rngs: Any, fields: Any = None, shuffle: bool = False, seed: int | None = None
+) -> DataSourceModule[Any]:
     """The source as a module that can be read, its order derived from `rngs` if it has no other."""
     if rngs is not None and not isinstance(rngs, nnx.Rngs):
         raise TypeError(
@@ -33,11 +36,14 @@ def checked_source(source: Any, rngs: Any, fields: Any = None) -> DataSourceModu
             f"source must have from 1 to {MAX_RECORDS} records, but len() of {source._label()} "
             f"is {len(source)}"
         )
+    if checked_bool("shuffle", shuffle):
+        source = source.shuffled(seed)
     if source.config.shuffle and source.shuffle_key is None:
         if rngs is None:
             raise ValueError(
                 f"{source._label()} has shuffle=True, but nothing to derive the order from; set "
-                "the config's seed, or pass rngs=nnx.Rngs(0) to the source or to the pipeline"
+                "seed=0 beside shuffle=True, or pass rngs=nnx.Rngs(0) to the source or to the "
+                "pipeline"
             )
         return source.with_rngs(rngs)
     return source
@@ -47,11 +53,10 @@ def checked_fields(fields: Any) -> tuple[str, ...] | None:
     """Different non-empty names in a tuple, or None."""
     if fields is None:
         return None
-    if not isinstance(fields, tuple | list) or not all(isinstance(name, str) for name in fields):
-        raise TypeError(f'fields must be names such as ("image", "label") or None, got {fields!r}')
-    if not fields or "" in fields or len(set(fields)) < len(fields):
-        raise ValueError(f"fields must hold different non-empty names, got {fields!r}")
-    return tuple(fields)
+    names = checked_names("fields", fields)
+    if not names:
+        raise ValueError("fields must hold different non-empty names, got none")
+    return names
 
 
 def checked_stages(stages: Any) -> tuple[OperatorModule, ...]:

@@ -37,6 +37,9 @@ class Pipeline:
       stages: operators, applied in this order. Each draws numbers of its own; those of one
         class that were made from equal seeds are told apart by their order.
       batch_size: rows of each batch.
+      shuffle: whether each epoch has a random order of its own; for sources that do not shuffle by
+        themselves.
+      seed: from 0, decides on that order; see `SourceConfig`.
       fields: names of the parts of records that are tuples, such as `("image", "label")`; only for
         a `source` that is no `DataSourceModule`.
       rngs: streams ("shuffle" or "default") from which the order of a shuffling source is derived
@@ -53,8 +56,9 @@ class Pipeline:
     Raises:
       TypeError: for an argument of the wrong type.
       ValueError: for an empty source, a `batch_size` below 1, a negative `prefetch`, an unknown
-        `remainder`, "drop" with less records than one batch, or a source that shuffles with nothing
-        to derive its order from.
+        `remainder`, "drop" with less records than one batch, a source that shuffles with nothing to
+        derive its order from, `shuffle` for a source that has an order of its own, or `seed`
+        without `shuffle`.
       ImportError: for `progress` without tqdm.
 
     >>> from datarax.sources import MemorySource, MemorySourceConfig
@@ -72,6 +76,8 @@ class Pipeline:
         source: DataSourceModule[Any] | Any,
         stages: Sequence[OperatorModule[Any]] = (),
         batch_size: int,
+        shuffle: bool = False,
+        seed: int | None = None,
         fields: Sequence[str] | None = None,
         rngs: nnx.Rngs | None = None,
         remainder: Remainder = "pad",
@@ -85,7 +91,12 @@ class Pipeline:
         self.prefetch = _arguments.checked_prefetch(prefetch)
         self.progress = _arguments.checked_bool("progress", progress)
         self.name = _arguments.checked_name(name)
-        self.source = _arguments.checked_source(source, rngs, fields)
+        self.source = _arguments.checked_source(source, rngs, fields, shuffle, seed)
+        if seed is not None and not shuffle:
+            raise ValueError(
+                f"seed={seed} decides on the order of a shuffle, but shuffle=False; set "
+                "shuffle=True or leave seed out"
+            )
         if not len(self):
             raise ValueError(
                 f"batch_size {self.batch_size} with remainder='drop' leaves no batch of the "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
+from typing import Any
 
 from datarax.core.config import StructuralConfig, require_bools
 
@@ -19,6 +20,8 @@ class SourceConfig(StructuralConfig):
       seed: from 0; the order of an epoch depends on the seed and the epoch alone. None: the order
         is derived from the stream "shuffle" (or "default") of the source's `rngs`, else of the
         pipeline's. Without effect unless `shuffle`.
+      metadata_fields: fields that arrays do not hold, such as names and texts; a batch then has
+        them in `metadata`, a dict for each record.
       cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
     Raises:
@@ -31,10 +34,13 @@ class SourceConfig(StructuralConfig):
 
     shuffle: bool = False
     seed: int | None = None
+    metadata_fields: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_bools(self, "shuffle")
+        names = checked_names(f"{type(self).__name__}.metadata_fields", self.metadata_fields)
+        object.__setattr__(self, "metadata_fields", names)
         if self.seed is not None:
             if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__"):
                 raise TypeError(
@@ -50,3 +56,17 @@ class SourceConfig(StructuralConfig):
                 f"order, but shuffle={self.shuffle} and seed={self.seed}; set shuffle=True and "
                 "seed=None, or leave stochastic out"
             )
+
+
+def checked_names(name: str, value: Any) -> tuple[str, ...]:
+    """Different non-empty field names as a tuple.
+
+    Args:
+      name: what they are, for messages.
+      value: a tuple or list of strings, possibly empty.
+    """
+    if not isinstance(value, tuple | list) or not all(isinstance(entry, str) for entry in value):
+        raise TypeError(f'{name} must be names such as ("image", "label"), got {value!r}')
+    if "" in value or len(set(value)) < len(value):
+        raise ValueError(f"{name} must hold different non-empty names, got {value!r}")
+    return tuple(value)

@@ -47,7 +47,7 @@ class Dataset:
 
 
 class IndexedSource(DataSourceModule[SourceConfig]):
-    """Serves the records of a dataset in its order.
+    """Serves the records of a dataset.
 
     Args:
       dataset: gives an `Element` or a dict of arrays for each integer below its length.
@@ -59,11 +59,16 @@ class IndexedSource(DataSourceModule[SourceConfig]):
         self._dataset = dataset
         self._fields = fields
 
+    def _label(self) -> str:
+        return type(self._dataset.wrapped).__name__
+
     def __len__(self) -> int:
         return len(self._dataset.wrapped)
 
     def __getitem__(self, index: int) -> Any:
-        record = self._dataset.record(index)
+        return self._named(index, self._dataset.record(index))
+
+    def _named(self, index: int, record: Any) -> Any:
         parts = isinstance(record, tuple) and not hasattr(record, "_fields")
         if self._fields is None and not parts:
             return record
@@ -76,3 +81,10 @@ class IndexedSource(DataSourceModule[SourceConfig]):
                 'Pipeline(fields=("image", "label"))'
             )
         return dict(zip(self._fields, record, strict=True))
+
+
+def as_source(source: Any) -> DataSourceModule[Any]:
+    """The source, or the object with `__len__` and `__getitem__` as one."""
+    if isinstance(source, DataSourceModule):
+        return source
+    return IndexedSource(Dataset(source))

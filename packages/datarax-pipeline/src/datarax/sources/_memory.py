@@ -12,6 +12,7 @@ from datarax.core.config import DataraxModuleConfig
 from datarax.core.element_batch import Batch, Element
 from datarax.sources._arrays import ArraySource
 from datarax.sources._config import SourceConfig
+from datarax.sources._metadata import require_numbers, with_metadata
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class MemorySource(ArraySource[MemorySourceConfig]):
 
     Args:
       config: whether to shuffle, and from which seed.
-      data: a dict of arrays `(records, ...)`, nested or not, which are not copied; or a list of
-        records, each an `Element` (state and metadata are kept) or a dict of arrays.
+      data: a dict of arrays `(records, ...)`, nested or not, which are not copied (those of
+        `config.metadata_fields` can be lists of anything); or a list of records, each an `Element`
+        (state and metadata are kept) or a dict of arrays.
       rngs: streams from which the order is derived if `config.seed` is None.
       name: what to call it in messages.
 
@@ -54,7 +56,8 @@ class MemorySource(ArraySource[MemorySourceConfig]):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(config, _as_records(data), rngs=rngs, name=name)
+        self._require_config(config)
+        super().__init__(config, _as_records(data, config), rngs=rngs, name=name)
 
     def copy(
         self,
@@ -69,9 +72,9 @@ class MemorySource(ArraySource[MemorySourceConfig]):
         return new
 
 
-def _as_records(data: Any) -> Batch:
+def _as_records(data: Any, config: MemorySourceConfig) -> Batch:
     if isinstance(data, Mapping):
-        return Batch.from_arrays(dict(data))
+        return _as_columns(data, config.metadata_fields)
     if not isinstance(data, list | tuple):
         raise TypeError(
             f"data must be a dict of arrays or a list of records, got {type(data).__name__}"
@@ -85,5 +88,26 @@ def _as_records(data: Any) -> Batch:
                 f"data[{number}] must be an Element or a dict of arrays, got "
                 f"{type(record).__name__}; for whole columns pass a dict: {{'image': images}}"
             )
-        elements.append(record if isinstance(record, Element) else Element(dict(record)))
+        what = f"data[{number}]"
+        record = record if isinstance(record, Element) else dict(record)
+        elements.append(with_metadata(record, config.metadata_fields, what))
+        require_numbers(elements[-1].data, what)
     return Batch.from_elements(elements)
+
+
+def _as_columns(data: Mapping[str, Any], fields: tuple[str, ...]) -> Batch:
+    missing = [name for name in fields if name not in data]
+    if missing:
+        raise KeyError(f"metadata_fields names {missing}, but data has the fields {sorted(data)}")
+    columns = {name: column for name, column in data.items() if name not in fields}
+    require_numbers(columns, "the source")
+    lengths = {name: len(data[name]) for name in fields}
+    batch = Batch.from_arrays(columns)
+    if any(length != len(batch) for length in lengths.values()):
+        raise ValueError(
+            f"metadata_fields must have an entry for each of the {len(batch)} records, got so "
+            f"many: {lengths}"
+        )
+    rows = zip(*(data[name] for name in fields), strict=True)
+    metadata = [dict(zip(fields, row, strict=True)) for row in rows]
+    return batch.replace(metadata=metadata) if fields else batch

@@ -71,8 +71,12 @@ class Records:
         if isinstance(leaf, jax.Array):
             return leaf[indices]
         out = self._memory.empty((len(indices), *leaf.shape[1:]), leaf.dtype)
-        # "clip" because the default mode copies `out` once more; the indices are in range.
-        return leaf.take(indices, axis=0, out=out, mode="clip")
+        if leaf.flags.c_contiguous and leaf.flags.aligned:
+            # "clip" because the default mode copies `out` once more; the indices are in range.
+            return leaf.take(indices, axis=0, out=out, mode="clip")
+        # `take` would copy all records of such an array first.
+        out[...] = leaf[indices]
+        return out
 
 
 def _is_in_a_file(leaf: Any) -> bool:

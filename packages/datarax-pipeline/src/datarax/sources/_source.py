@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Self, TypeVar
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import jax
 import numpy as np
@@ -16,7 +17,11 @@ from datarax.core.element_batch import Batch, Element
 from datarax.core.structural import StructuralModule
 from datarax.sources._config import SourceConfig
 from datarax.sources._ends import stopped
+from datarax.sources._metadata import require_numbers, with_metadata
 from datarax.sources._order import permutation, words_of_key, words_of_seed
+
+if TYPE_CHECKING:
+    from datarax.sources._selected import SelectedSource
 
 SHUFFLE_STREAM = "shuffle"
 MAX_RECORDS = 2**32 - 1
@@ -44,6 +49,8 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
     Attributes:
       in_memory: whether reading is no more than copying within memory, which a pipeline does not do
         ahead where the CPU computes too; False unless you set it.
+      sequential: whether records come in the order of something else, one after the other, and
+        cannot be read by number; False unless you set it.
 
     Raises:
       TypeError: if `config` or `rngs` is of the wrong type.
@@ -61,6 +68,7 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
 
     config_class = SourceConfig
     in_memory = False
+    sequential = False
 
     def __init__(
         self, config: SourceConfigT, *, rngs: nnx.Rngs | None = None, name: str | None = None
@@ -94,9 +102,13 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         Returns:
           A batch of these records in this order, without `record_index` and `epoch`.
         """
+        elements = [self._element(int(index)) for index in indices]
         try:
-            return Batch.from_elements([self._element(int(index)) for index in indices])
+            return Batch.from_elements(elements)
         except (TypeError, ValueError) as error:
+            if isinstance(error, TypeError):
+                for index, element in zip(indices, elements, strict=True):
+                    require_numbers(element.data, f"record {index} of {self._label()}")
             error.add_note(f"while {self._label()} read the records {np.asarray(indices).tolist()}")
             raise
 
@@ -105,14 +117,20 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
 
     def element_spec(self) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes and dtypes of one record's fields, as batches will have them."""
-        return record_spec(self._element(0))
+        element = self._element(0)
+        require_numbers(element.data, f"record 0 of {self._label()}")
+        return record_spec(element)
 
     def _element(self, index: int) -> Element:
+        what = f"record {index} of {self._label()}"
         try:
             record = self[index]
         except StopIteration as error:
-            raise stopped(f"record {index} of {self._label()}") from error
-        return record if isinstance(record, Element) else Element(record)
+            raise stopped(what) from error
+        except Exception as error:
+            error.add_note(f"while reading {what}")
+            raise
+        return with_metadata(record, self.config.metadata_fields, what)
 
     def order(self, epoch: int) -> UInt32[np.ndarray, " records"]:
         """The records of an epoch in the order in which they come.
@@ -166,6 +184,55 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
           NotImplementedError: if the source has no `device_records`.
         """
         raise NotImplementedError(f"{type(self).__name__} holds no records on a device")
+
+    def select(self, indices: Sequence[int] | Int[np.ndarray, " records"]) -> SelectedSource:
+        """These records as a source of their own, numbered from 0; it shuffles if this one does.
+
+        Args:
+          indices: which records, from 0, in any order, repetitions allowed; a `range` takes no
+            memory.
+
+        Raises:
+          TypeError: for anything but integers, or if the records cannot be read by number.
+          ValueError: if there is none.
+          IndexError: if there is no such record.
+        """
+        from datarax.sources._selected import SelectedSource
+
+        return SelectedSource(self, indices)
+
+    def take(self, n: int) -> SelectedSource:
+        """The first `n` records as a source of their own; see `select`.
+
+        Raises:
+          TypeError: if `n` is no integer.
+          ValueError: unless it is from 1 to the number of records.
+        """
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            raise TypeError(f"n must be an integer, got {type(n).__name__} {n!r}")
+        if not 1 <= n <= len(self):
+            raise ValueError(f"n must be from 1 to {len(self)}, the number of records, got {n}")
+        return self.select(range(n))
+
+    def shuffled(self, seed: int | None = None) -> Self:
+        """A copy over the same records, whose order is random.
+
+        Args:
+          seed: see `SourceConfig.seed`.
+
+        Raises:
+          ValueError: if the source shuffles already, or its order is that of something else.
+        """
+        if self.config.shuffle or self.sequential:
+            why = "is read sequentially" if self.sequential else "has shuffle=True already"
+            raise ValueError(
+                f"{self._label()} {why}: it has an order of its own, which a pipeline does not "
+                "shuffle; leave shuffle and seed of the pipeline out"
+            )
+        new = self.clone()
+        new.config = dataclasses.replace(self.config, shuffle=True, seed=seed)
+        new.shuffle_key = nnx.data(new._own_shuffle_key(None))
+        return new
 
     def with_rngs(self, rngs: nnx.Rngs) -> Self:
         """A copy over the same records, whose order is derived from these streams."""

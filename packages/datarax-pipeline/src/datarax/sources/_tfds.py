@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,11 @@ class TFDSEagerConfig(SourceConfig):
       split: which records, such as "train", "train[:256]" or "train[80%:]+test".
       data_dir: the directory with the prepared data sets, or that of this one. None: what the
         environment variable TFDS_DATA_DIR says, else ~/tensorflow_datasets.
-      exclude_keys: fields to leave out, such as text, which arrays do not hold.
+      exclude_keys: fields to leave out, such as text, which arrays do not hold, or sequences of
+        different lengths.
       on_device: whether to hold the records on the default device, where pipelines then gather.
       cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
-      stochastic, stream_name, shuffle, seed: see `SourceConfig`.
+      stochastic, stream_name, shuffle, seed, metadata_fields: see `SourceConfig`.
 
     Raises:
       TypeError: for a value of the wrong type.
@@ -91,7 +92,7 @@ class TFDSEagerSource(ArraySource[TFDSEagerConfig]):
       TypeError: for a field that is not of numbers.
       ValueError: if there is no such data set in ArrayRecord format or no such split, or if records
         differ in shape.
-      KeyError: if `exclude_keys` names a field that is not there.
+      KeyError: if `exclude_keys` or `metadata_fields` names a field that is not there.
 
     >>> config = TFDSEagerConfig(
     ...     name="cifar10", split="train", data_dir="data", shuffle=True, seed=0
@@ -105,14 +106,15 @@ class TFDSEagerSource(ArraySource[TFDSEagerConfig]):
         self, config: TFDSEagerConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
         self._require_config(config)
-        columns = _columns(config)
+        columns, metadata = _columns(config)
         if config.on_device:
             columns = jax.tree.map(jnp.asarray, columns)
-        super().__init__(config, Batch.from_arrays(columns), rngs=rngs, name=name)
+        records = Batch.from_arrays(columns, metadata=metadata)
+        super().__init__(config, records, rngs=rngs, name=name)
 
 
-def _columns(config: TFDSEagerConfig) -> dict[str, Any]:
-    """All records of the split, side by side."""
+def _columns(config: TFDSEagerConfig) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
+    """All records of the split, side by side, and their metadata."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -135,16 +137,23 @@ def _columns(config: TFDSEagerConfig) -> dict[str, Any]:
     for key in config.exclude_keys:
         if key not in fields:
             raise KeyError(f"exclude_keys names {key!r}, but {folder} has the fields {fields}")
-    skip: Any = tfds.decode.SkipDecoding
-    undecoded = {key: skip() for key in config.exclude_keys}
+    for key in config.metadata_fields:
+        if key not in fields or key in config.exclude_keys:
+            raise KeyError(
+                f"metadata_fields names {key!r}, but {folder} has the fields {fields} without "
+                f"{sorted(config.exclude_keys)}"
+            )
+    # `decoders` of TFDS cannot leave out sequences and nested features.
+    kept = {name: builder.info.features[name] for name in fields if name not in config.exclude_keys}
+    parse = tfds.features.FeaturesDict(kept).deserialize_example_np
     try:
-        records = builder.as_data_source(config.split, decoders=undecoded)
+        records = builder.as_data_source(config.split)
     except (AssertionError, ValueError) as error:
         raise ValueError(
             f"split {config.split!r} of {folder} cannot be read; there are these splits with so "
             f"many records: {there} ({error})"
         ) from error
-    return _stacked(records, config.exclude_keys, str(folder))
+    return _stacked(records.data_source, parse, config.metadata_fields, str(folder))
 
 
 def _folder(config: TFDSEagerConfig) -> Path:
@@ -168,19 +177,23 @@ def _folder(config: TFDSEagerConfig) -> Path:
     return max(versions)[1]
 
 
-def _stacked(records: Any, excluded: Iterable[str], where: str) -> dict[str, Any]:
-    """One array for each field that is not excluded, filled as the records are read."""
+def _stacked(
+    records: Any, parse: Callable[[bytes], Any], metadata_fields: tuple[str, ...], where: str
+) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
+    """One array for each field, filled as the records are read, and what is metadata."""
     columns: Any = None
+    metadata = []
     for start in range(0, len(records), CHUNK):
         chunk = records.__getitems__(range(start, min(start + CHUNK, len(records))))
-        for number, record in enumerate(chunk, start):
-            record = {name: leaf for name, leaf in record.items() if name not in excluded}
+        for number, encoded in enumerate(chunk, start):
+            record = parse(encoded)
+            metadata.append({name: record.pop(name) for name in metadata_fields})
             if columns is None:
                 columns = tree_map_with_path(
                     lambda path, leaf: _column(path, leaf, len(records), where), record
                 )
             _write(columns, number, record, where)
-    return columns
+    return columns, metadata if metadata_fields else None
 
 
 def _column(path: Any, leaf: Any, length: int, where: str) -> np.ndarray:
@@ -188,7 +201,8 @@ def _column(path: Any, leaf: Any, length: int, where: str) -> np.ndarray:
     if first.dtype.kind not in "biufcV":
         raise TypeError(
             f"field {keystr(path, simple=True, separator='.')!r} of {where} has dtype "
-            f"{first.dtype}, which no batch can hold; leave it out with exclude_keys"
+            f"{first.dtype}, which no batch can hold; leave it out with exclude_keys, or carry it "
+            "with metadata_fields"
         )
     return np.empty((length, *first.shape), first.dtype)
 
