@@ -11,7 +11,7 @@ import numpy as np
 from datarax.core.element_batch import Batch
 from datarax.pipeline._prefetch import Prefetcher
 from datarax.pipeline._progress import require_tqdm
-from datarax.pipeline._reader import computes_on_cpu, on_device, read, transfer
+from datarax.pipeline._reader import Epoch, computes_on_cpu, on_device, read, transfer
 from datarax.pipeline._stages import StageStoppedError
 from datarax.pipeline._state import IteratorState, Position
 from datarax.sources._ends import stopped
@@ -93,10 +93,7 @@ class PipelineIterator:
         opened = self._open
         try:
             item = next(opened.reader or self._opened_again(), None)
-            batch, records = None, 0
-            if item is not None:
-                read_ahead, as_read, records = item
-                batch = self._transformed(read_ahead, as_read)
+            batch = None if item is None else self._transformed(item.batch, item.as_read)
         except BaseException:
             # After an error, the next call reads this batch again.
             opened.close()
@@ -104,7 +101,7 @@ class PipelineIterator:
         if batch is None:
             opened.close()
             raise StopIteration
-        self._record.set_value(np.uint32(self._delivered() + records))
+        self._record.set_value(np.uint32(item.position))
         if opened.bar is not None:
             opened.bar.update()
         return batch
@@ -133,8 +130,16 @@ class PipelineIterator:
         pipeline, opened = self._pipeline, self._open
         # Not before: a restored state can bring other random keys, by which stages are told apart.
         self._stages = pipeline._one_call()
+        size = pipeline.batch_size
         reader: Any = read(
-            pipeline.source, self.epoch, self._delivered(), pipeline.batch_size, pipeline.remainder
+            Epoch(
+                pipeline.source,
+                self.epoch,
+                self._delivered(),
+                size,
+                range(size),
+                pipeline.remainder,
+            )
         )
         ahead = pipeline.prefetch
         if ahead is None:

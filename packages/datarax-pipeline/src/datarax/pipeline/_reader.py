@@ -8,72 +8,169 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from datarax.batching import pad_batch
 from datarax.core.batcher import logger
 from datarax.core.element_batch import Batch
 from datarax.sources import DataSourceModule
 from datarax.sources._ends import is_of_generator, stopped
+from datarax.sources._order import Plan, Positions
 
 
-def read(
-    source: DataSourceModule, epoch: int, start: int, batch_size: int, remainder: str
-) -> Generator[tuple[Batch, Batch, int], None, None]:
-    """Reads what is left of an epoch.
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What is to be read of an epoch, and in which form.
 
     Args:
       source: where to read.
-      epoch: from 0.
+      number: of the epoch, from 0.
       start: how many records of the epoch to leave out.
-      batch_size: rows of each batch.
+      batch_size: rows of each batch, on all hosts together.
+      rows: which of these rows this host reads, ascending.
       remainder: whether to "pad" or "drop" a smaller last batch or give it as it is ("partial").
+      pad_values: what padding holds.
+    """
+
+    source: DataSourceModule[Any]
+    number: int
+    start: int
+    batch_size: int
+    rows: range | tuple[int, ...]
+    remainder: str
+    pad_values: Any = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether this host reads all of them."""
+        return len(self.rows) == self.batch_size
+
+    @property
+    def plan(self) -> Plan:
+        """The records of each of this host's batches."""
+        length = stop = len(self.source)
+        if self.remainder == "drop":
+            stop = length - (length - self.start) % self.batch_size
+        positions = Positions(self.start, stop, self.batch_size, self.rows)
+        return Plan(self.source, self.number, positions)
+
+    def log_end(self, rest: int) -> None:
+        """Says what became of a last batch of so many records, or, of 0, nothing."""
+        if not rest:
+            return
+        if self.remainder == "drop":
+            logger.info(
+                "epoch %d of %s leaves out the last %d records, too few for a batch of %d; "
+                "remainder='pad' keeps them",
+                self.number,
+                self.source._label(),
+                rest,
+                self.batch_size,
+            )
+        elif self.remainder == "pad":
+            logger.info(
+                "epoch %d of %s ends with %d rows of padding, which valid_mask marks",
+                self.number,
+                self.source._label(),
+                self.batch_size - rest,
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """A batch that was read.
+
+    Attributes:
+      batch: perhaps on a device.
+      as_read: the same batch, on the host.
+      position: how many records of the epoch are delivered with it, by all hosts together.
+    """
+
+    batch: Batch
+    as_read: Batch
+    position: int
+
+
+def read(epoch: Epoch) -> Generator[Read, None, None]:
+    """Reads what is left of an epoch.
 
     Yields:
-      A batch, the same once more, and how many records it has.
+      Batches of this host's rows.
 
     Raises:
       TypeError: if the source gives anything but a `Batch`.
       ValueError: if a batch has too many rows, or no `record_index` or `epoch`.
       RuntimeError: if the source gives fewer records than it has.
     """
-    opened = source.batches if source.device_records() is None else source.index_batches
-    done, length = start, len(source)
-    for batch in _batches(source, epoch, opened(epoch, start, batch_size)):
-        rows = _checked_rows(source, batch, batch_size)
-        done += rows
-        if rows < batch_size and remainder == "drop":
-            if done >= length:
-                logger.info(
-                    "epoch %d of %s leaves out the last %d records, too few for a batch of %d; "
-                    "remainder='pad' keeps them",
-                    epoch,
-                    source._label(),
-                    rows,
-                    batch_size,
-                )
-                return
+    own = type(epoch.source).batches is not DataSourceModule.batches
+    for batch, position in _of_its_own(epoch) if own else _planned(epoch):
+        yield Read(batch, batch, position)
+
+
+def _planned(epoch: Epoch) -> Iterator[tuple[Batch, int]]:
+    """What the source reads by number."""
+    source, plan = epoch.source, epoch.plan
+    batches: Any = source.read(plan)
+    if source.device_records() is not None:
+        batches = (_indexed(source, indices) for indices in plan)
+    number, rows = np.asarray(epoch.number, np.uint32), len(epoch.rows)
+    position, stop = epoch.start, plan.positions.stop
+    for step, batch in enumerate(_batches(epoch, batches)):
+        present = plan.positions.present(step)
+        _require_batch(source, batch, "read", max(present, 1), max(present, 1))
+        batch = dataclasses.replace(batch, epoch=number)
+        position = min(position + epoch.batch_size, stop)
+        if not present:
+            batch = _padded(batch.slice(0, 0), rows, epoch)
+        elif present < rows and epoch.remainder == "pad":
+            batch = _padded(batch, rows, epoch)
+        yield batch, position
+    _require_end(epoch, position, stop)
+    epoch.log_end((len(source) - epoch.start) % epoch.batch_size)
+
+
+def _indexed(source: DataSourceModule[Any], indices: np.ndarray) -> Batch:
+    return dataclasses.replace(source.index_batch(indices), record_index=indices)
+
+
+def _of_its_own(epoch: Epoch) -> Iterator[tuple[Batch, int]]:
+    """What a source gives that makes its batches itself."""
+    source, size = epoch.source, epoch.batch_size
+    position, length, rest = epoch.start, len(source), 0
+    for batch in _batches(epoch, source.batches(epoch.number, epoch.start, size)):
+        _require_batch(source, batch, "batches", 0, size)
+        rest, position = len(batch), position + len(batch)
+        if rest < size and epoch.remainder == "drop":
             # Only the last batch may be smaller.
             break
-        if rows < batch_size and remainder == "pad":
-            logger.info(
-                "epoch %d of %s ends with %d rows of padding, which valid_mask marks",
-                epoch,
-                source._label(),
-                batch_size - rows,
-            )
-            batch = pad_batch(batch, batch_size)
-        yield batch, batch, rows
-    if done < length:
+        if rest < size and epoch.remainder == "pad":
+            batch = _padded(batch, size, epoch)
+        if not epoch.whole:
+            batch = batch.slice(epoch.rows[0], epoch.rows[-1] + 1)
+        yield batch, position
+    _require_end(epoch, position, length)
+    epoch.log_end(rest % size)
+
+
+def _padded(batch: Batch, rows: int, epoch: Epoch) -> Batch:
+    if not len(batch) and batch.metadata is not None:
+        batch = dataclasses.replace(batch, metadata=())
+    return pad_batch(batch, rows, pad_values=epoch.pad_values)
+
+
+def _require_end(epoch: Epoch, position: int, stop: int) -> None:
+    if position < stop:
         raise RuntimeError(
-            f"batches of {source._label()} gave a smaller batch, or none, after {done} of the "
-            f"{length} records of epoch {epoch}; whatever raises StopIteration inside it ends it "
-            "early, and a source whose len() is right gives every record"
+            f"batches of {epoch.source._label()} gave a smaller batch, or none, after {position} "
+            f"of the {len(epoch.source)} records of epoch {epoch.number}; whatever raises "
+            "StopIteration inside it ends it early, and a source whose len() is right gives every "
+            "record"
         )
 
 
-def _batches(source: DataSourceModule[Any], epoch: int, batches: Any) -> Iterator[Any]:
+def _batches(epoch: Epoch, batches: Any) -> Iterator[Any]:
     """The batches; StopIteration inside the source's generator is named for what it is."""
-    iterator = iter(batches)
+    iterator, label = iter(batches), epoch.source._label()
     for number in itertools.count():
         try:
             batch = next(iterator)
@@ -81,26 +178,29 @@ def _batches(source: DataSourceModule[Any], epoch: int, batches: Any) -> Iterato
             return
         except RuntimeError as error:
             if is_of_generator(error):
-                what = f"batches of {source._label()}, for batch {number} of epoch {epoch},"
+                what = f"batches of {label}, for batch {number} of epoch {epoch.number},"
                 raise stopped(what) from error.__cause__
             raise
         yield batch
 
 
-def _checked_rows(source: DataSourceModule, batch: object, batch_size: int) -> int:
+def _require_batch(
+    source: DataSourceModule[Any], batch: object, method: str, least: int, most: int
+) -> None:
     if not isinstance(batch, Batch):
         raise TypeError(
-            f"batches of {source._label()} must yield Batch objects, got {type(batch).__name__}"
+            f"{method} of {source._label()} must yield Batch objects, got {type(batch).__name__}"
         )
-    if len(batch) > batch_size or batch.record_index is None or batch.epoch is None:
+    numbered = batch.record_index is not None and (method == "read" or batch.epoch is not None)
+    if not least <= len(batch) <= most or not numbered:
+        rows = f"{most}" if least == most else f"at most {most}"
         raise ValueError(
-            f"batches of {source._label()} must yield at most {batch_size} rows with "
-            f"record_index and epoch, got {batch!r} with record_index {batch.record_index}"
+            f"{method} of {source._label()} must yield {rows} rows with record_index and epoch, "
+            f"got {batch!r} with record_index {batch.record_index}"
         )
-    return len(batch)
 
 
-def transfer() -> Callable[[tuple[Batch, Batch, int]], tuple[Batch, Batch, int]]:
+def transfer() -> Callable[[Read], Read]:
     """A function for another thread that brings what `read` yields to this thread's device.
 
     The batch as it was read stays on the host. For the CPU it does nothing: a compiled call takes
@@ -110,7 +210,7 @@ def transfer() -> Callable[[tuple[Batch, Batch, int]], tuple[Batch, Batch, int]]
     device = _default_device()
     if computes_on_cpu():
         return lambda item: item
-    return lambda item: (on_device(item[0], device), *item[1:])
+    return lambda item: dataclasses.replace(item, batch=on_device(item.batch, device))
 
 
 def computes_on_cpu() -> bool:

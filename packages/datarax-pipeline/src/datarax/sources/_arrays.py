@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Int, PyTree
+from jaxtyping import Int, PyTree, UInt32
 
 from datarax.batching import record_spec
 from datarax.core.element_batch import Batch, Element
@@ -71,18 +69,8 @@ class ArraySource(DataSourceModule[SourceConfigT]):
             raise IndexError(f"indices must be from 0 to {length - 1}, got {indices.tolist()}")
         return self._records.take(indices)
 
-    def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
-        for indices in self._indices(epoch, start, batch_size):
-            yield self._records.take(indices, indices, np.array(epoch, np.uint32))
-
     def device_records(self) -> Batch | None:
         return self._records.batch if self._records.on_device else None
 
-    def index_batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
-        for indices in self._indices(epoch, start, batch_size):
-            yield self._records.take_indices(indices, np.array(epoch, np.uint32))
-
-    def _indices(self, epoch: int, start: int, batch_size: int) -> Iterator[np.ndarray]:
-        order = self.order(epoch)
-        for first in range(start, len(order), batch_size):
-            yield order[first : first + batch_size]
+    def index_batch(self, indices: UInt32[np.ndarray, " batch"]) -> Batch:
+        return self._records.take_indices(indices)

@@ -33,12 +33,7 @@ class Records:
     def __repr__(self) -> str:
         return f"Records({self.batch!r})"
 
-    def take(
-        self,
-        indices: np.ndarray,
-        record_index: np.ndarray | None = None,
-        epoch: np.ndarray | None = None,
-    ) -> Batch:
+    def take(self, indices: np.ndarray) -> Batch:
         """The records with these numbers, all of which there are, in memory of their own."""
         leaves = [self._rows(leaf, indices) for leaf in self._leaves]
         data, states = self._structure.unflatten(leaves)
@@ -47,19 +42,15 @@ class Records:
             data=data,
             states=states,
             valid_mask=np.ones(len(indices), bool),
-            record_index=record_index,
-            epoch=epoch,
             metadata=self._metadata(indices),
         )
 
-    def take_indices(self, indices: np.ndarray, epoch: np.ndarray) -> Batch:
+    def take_indices(self, indices: np.ndarray) -> Batch:
         """A batch whose data are the numbers of its records, to be gathered later."""
         return Batch(
             data=indices,
             states={},
             valid_mask=np.ones(len(indices), bool),
-            record_index=indices,
-            epoch=epoch,
             metadata=self._metadata(indices),
         )
 

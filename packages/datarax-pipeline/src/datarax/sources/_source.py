@@ -18,7 +18,7 @@ from datarax.core.structural import StructuralModule
 from datarax.sources._config import SourceConfig
 from datarax.sources._ends import stopped
 from datarax.sources._metadata import require_numbers, with_metadata
-from datarax.sources._order import permutation, words_of_key, words_of_seed
+from datarax.sources._order import Order, Plan, Positions, words_of_key, words_of_seed
 
 if TYPE_CHECKING:
     from datarax.sources._selected import SelectedSource
@@ -37,8 +37,9 @@ SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
 class DataSourceModule(StructuralModule[SourceConfigT]):
     """Base class of sources: implement `__len__` and `__getitem__`.
 
-    Override `gather` where many records can be read faster than one by one, `element_spec` where
-    the spec is known without reading, and `batches` where something else decides the order.
+    Override `gather` where many records can be read faster than one by one, `read` where they can
+    be read ahead, `element_spec` where the spec is known without reading, `record_numbers` for an
+    order of its own, and `batches` where something else decides which records come.
     `source(indices)` is `source.gather(indices)`.
 
     Args:
@@ -132,8 +133,30 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
             raise
         return with_metadata(record, self.config.metadata_fields, what)
 
+    def record_numbers(
+        self, epoch: int, positions: Int[np.ndarray, " n"]
+    ) -> UInt32[np.ndarray, " n"]:
+        """Which records stand at these positions of an epoch, found without the whole order.
+
+        Args:
+          epoch: from 0. A shuffling source has another order in each.
+          positions: each from 0 and less than `len(source)`.
+
+        Raises:
+          ValueError: if the source shuffles, but has neither a seed nor `rngs`.
+        """
+        if type(self).order is not DataSourceModule.order:
+            # A source with an order of its own, as a whole.
+            return self.order(epoch)[positions]
+        return self._order(epoch, len(self)).at(np.asarray(positions))
+
+    def _order(self, epoch: int, length: int) -> Order:
+        if not self.config.shuffle:
+            return Order(length, None)
+        return Order(length, (*self._require_shuffle_key().tolist(), epoch))
+
     def order(self, epoch: int) -> UInt32[np.ndarray, " records"]:
-        """The records of an epoch in the order in which they come.
+        """The records of an epoch in the order in which they come, as one array.
 
         Args:
           epoch: from 0. A shuffling source has another order in each.
@@ -141,10 +164,7 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         Raises:
           ValueError: if the source shuffles, but has neither a seed nor `rngs`.
         """
-        length = len(self)
-        if not self.config.shuffle:
-            return np.arange(length, dtype=np.uint32)
-        return permutation(self._require_shuffle_key(), epoch, length)
+        return self.record_numbers(epoch, np.arange(len(self)))
 
     def _require_shuffle_key(self) -> UInt32[np.ndarray, "4"]:
         if self.shuffle_key is None:
@@ -153,6 +173,19 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
                 "the config's seed, or pass rngs=nnx.Rngs(0) to the source or to the pipeline"
             )
         return np.asarray(self.shuffle_key.get_value())
+
+    def read(self, plan: Plan) -> Iterator[Batch]:
+        """Reads batch after batch; what a pipeline calls.
+
+        Args:
+          plan: a sequence with the numbers of the records of each batch, not all of one length;
+            `plan.epoch` and `plan.positions` say where in which epoch they stand.
+
+        Yields:
+          What `gather` gives for each, with `record_index`.
+        """
+        for indices in plan:
+            yield dataclasses.replace(self.gather(indices), record_index=indices)
 
     def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
         """Reads an epoch, or the rest of one.
@@ -165,20 +198,19 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         Yields:
           Batches with `record_index` and `epoch`.
         """
-        order = self.order(epoch)
-        for first in range(start, len(order), batch_size):
-            indices = order[first : first + batch_size]
+        positions = Positions(start, len(self), batch_size, range(batch_size))
+        for indices in Plan(self, epoch, positions):
             yield self.gather(indices).replace(record_index=indices, epoch=epoch)
 
     def device_records(self) -> Batch | None:
         """All records as one batch on a device, if that is where the source has them.
 
-        A pipeline then reads `index_batches`, and gathers inside its compiled call.
+        A pipeline then reads `index_batch`, and gathers inside its compiled call.
         """
         return None
 
-    def index_batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
-        """Like `batches`, with the numbers of the records as the data.
+    def index_batch(self, indices: UInt32[np.ndarray, " batch"]) -> Batch:
+        """Like `gather`, with the numbers of the records as the data.
 
         Raises:
           NotImplementedError: if the source has no `device_records`.
