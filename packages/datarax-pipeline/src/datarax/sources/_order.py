@@ -56,7 +56,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Positions(Sequence[np.ndarray]):
+class Positions:
     """The positions of an epoch that each batch of one host has; plain data.
 
     Args:
@@ -89,7 +89,7 @@ class Positions(Sequence[np.ndarray]):
         return first + np.asarray(there, np.int64)
 
 
-class Plan(Sequence[np.ndarray]):
+class Plan:
     """The numbers of the records of each batch, at least one, computed when they are asked for.
 
     Args:
