@@ -11,7 +11,7 @@ import numpy as np
 from datarax.core.element_batch import Batch
 from datarax.pipeline._prefetch import Prefetcher
 from datarax.pipeline._progress import require_tqdm
-from datarax.pipeline._reader import Epoch, computes_on_cpu, on_device, read, transfer
+from datarax.pipeline._reader import Epoch, Read, computes_on_cpu, on_device, read, transfer
 from datarax.pipeline._stages import StageStoppedError
 from datarax.pipeline._state import IteratorState, Position
 from datarax.sources._ends import stopped
@@ -92,13 +92,13 @@ class PipelineIterator:
     def __next__(self) -> Batch:
         opened = self._open
         try:
-            item = next(opened.reader or self._opened_again(), None)
+            item: Read | None = next(opened.reader or self._opened_again(), None)
             batch = None if item is None else self._transformed(item.batch, item.as_read)
         except BaseException:
             # After an error, the next call reads this batch again.
             opened.close()
             raise
-        if batch is None:
+        if item is None or batch is None:
             opened.close()
             raise StopIteration
         self._record.set_value(np.uint32(item.position))

@@ -103,7 +103,7 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         Returns:
           A batch of these records in this order, without `record_index` and `epoch`.
         """
-        elements = [self._element(int(index)) for index in indices]
+        elements = self.read_elements(indices)
         try:
             return Batch.from_elements(elements)
         except (TypeError, ValueError) as error:
@@ -112,6 +112,14 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
                     require_numbers(element.data, f"record {index} of {self._label()}")
             error.add_note(f"while {self._label()} read the records {np.asarray(indices).tolist()}")
             raise
+
+    def read_elements(self, indices: Int[np.ndarray, " records"]) -> list[Element]:
+        """Reads records that need not be alike, for batchers of ragged records.
+
+        Args:
+          indices: which records, from 0.
+        """
+        return [self._element(int(index)) for index in indices]
 
     def process(self, elements: Int[np.ndarray, " batch"]) -> Batch:
         return self.gather(elements)
