@@ -222,7 +222,7 @@ def test_a_foreign_object_is_shuffled_and_resumed():
     [
         (memory(0, 3, shuffle=True, seed=0), {"shuffle": True, "seed": 1}, "order of its own"),
         (Sequential(SourceConfig()), {"shuffle": True, "seed": 1}, "is read sequentially"),
-        (Records(3), {"seed": 1}, "seed=1 decides on the order of a shuffle, but shuffle=False"),
+        (Records(3), {"seed": 1}, "seed=1 decides on the order"),
         (Records(3), {"shuffle": True}, "nothing to derive the order from; set seed=0"),
     ],
     ids=["shuffles", "sequential", "seed alone", "no seed"],

@@ -14,6 +14,7 @@ from datarax.sources._indexed import Dataset, IndexedSource
 from datarax.sources._source import MAX_RECORDS
 
 Remainder = Literal["pad", "drop", "partial"]
+OnError = Literal["raise", "mask"]
 
 
 def checked_source(
@@ -80,20 +81,38 @@ def checked_stages(stages: Any) -> tuple[OperatorModule, ...]:
 
 def checked_batch_size(batch_size: Any) -> int:
     """A positive integer."""
-    return _checked_integer("batch_size", batch_size, 1)
+    return checked_integer("batch_size", batch_size, 1)
+
+
+def checked_seed(seed: Any) -> int | None:
+    """An integer, 0 or more, or None."""
+    return None if seed is None else checked_integer("seed", seed, 0)
 
 
 def checked_prefetch(prefetch: Any) -> int | None:
     """An integer, 0 or more, or None."""
-    return None if prefetch is None else _checked_integer("prefetch", prefetch, 0)
+    return None if prefetch is None else checked_integer("prefetch", prefetch, 0)
 
 
-def _checked_integer(name: str, value: Any, least: int) -> int:
+def checked_integer(name: str, value: Any, least: int) -> int:
+    """An integer, at least `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
     if index(value) < least:
         raise ValueError(f"{name} must be {least} or more, got {index(value)}")
     return index(value)
+
+
+def checked_max_errors(value: Any, on_error: str) -> int | None:
+    """An integer, 0 or more, or None; a number only where errors are counted."""
+    if value is None:
+        return None
+    if on_error != "mask":
+        raise ValueError(
+            f"max_errors={value!r} counts records that become padding, but on_error={on_error!r} "
+            "raises the first error; set on_error='mask' or leave max_errors out"
+        )
+    return checked_integer("max_errors", value, 0)
 
 
 def checked_choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:

@@ -93,7 +93,10 @@ class PipelineIterator:
         opened = self._open
         try:
             item: Read | None = next(opened.reader or self._opened_again(), None)
-            batch = None if item is None else self._transformed(item.batch, item.as_read)
+            batch = None
+            if item is not None:
+                batch = self._transformed(item.batch, item.as_read)
+                self._pipeline._losses.add(item.failures, self.epoch)
         except BaseException:
             # After an error, the next call reads this batch again.
             opened.close()
@@ -139,12 +142,14 @@ class PipelineIterator:
                 size,
                 range(size),
                 pipeline.remainder,
+                work=pipeline._work,
             )
         )
         ahead = pipeline.prefetch
         if ahead is None:
-            ahead = 0 if pipeline.source.in_memory and computes_on_cpu() else READ_AHEAD
-        if ahead and pipeline.source.device_records() is None:
+            only_copies = pipeline.source.in_memory and pipeline._work is None
+            ahead = 0 if only_copies and computes_on_cpu() else READ_AHEAD
+        if ahead and (pipeline._work is not None or pipeline.source.device_records() is None):
             reader = Prefetcher(reader, transfer(), ahead)
         opened.reader = reader
         if pipeline.progress:

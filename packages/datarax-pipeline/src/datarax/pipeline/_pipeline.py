@@ -14,8 +14,10 @@ from datarax.core.config import StructuralConfig
 from datarax.core.operator import OperatorModule
 from datarax.core.randomness import ordinals
 from datarax.pipeline import _arguments
-from datarax.pipeline._arguments import Remainder
+from datarax.pipeline._arguments import OnError, Remainder
 from datarax.pipeline._checks import StageChecks
+from datarax.pipeline._failures import Losses
+from datarax.pipeline._host import host_work
 from datarax.pipeline._iterator import PipelineIterator
 from datarax.pipeline._progress import require_tqdm
 from datarax.pipeline._stages import Stages
@@ -39,9 +41,23 @@ class Pipeline:
       batch_size: rows of each batch.
       shuffle: whether each epoch has a random order of its own; for sources that do not shuffle by
         themselves.
-      seed: from 0, decides on that order; see `SourceConfig`.
+      seed: from 0, decides on that order (see `SourceConfig`) and on what `transforms` draw.
       fields: names of the parts of records that are tuples, such as `("image", "label")`; only for
         a `source` that is no `DataSourceModule`.
+      metadata_fields: fields that arrays do not hold, such as `("name",)`; after the transforms,
+        they go to the metadata of their records, a dict for each.
+      transforms: what is done with each record before it is batched, on the host, in this order:
+        functions of a record, functions of a record and an `np.random.Generator`, and objects that
+        have `map(record)`, `random_map(record, generator)` or `map_with_index(number, record)`, as
+        those of Grain. A generator follows from the seed, the epoch, the record's number and the
+        transform's place alone. A record is a dict if the source gives dicts.
+      num_threads: how many threads read and transform records; the source and `transforms` must
+        allow it. None: as many as there are CPUs, at most 16, where there are transforms, else 0.
+      on_error: what becomes of a record for which the source or a transform raises an error:
+        "raise" it, with a note that names the record and its source; or "mask" the record: its row
+        is padding, and all others are as they would be. It is logged by the logger
+        `datarax.pipeline` and counted in `error_count`.
+      max_errors: with "mask", how many records may be lost before it is an error after all.
       rngs: streams ("shuffle" or "default") from which the order of a shuffling source is derived
         if it has neither a seed nor `rngs` of its own.
       remainder: what to do with records that do not fill a last batch: "pad" it (the first stage
@@ -57,8 +73,8 @@ class Pipeline:
       TypeError: for an argument of the wrong type.
       ValueError: for an empty source, a `batch_size` below 1, a negative `prefetch`, an unknown
         `remainder`, "drop" with less records than one batch, a source that shuffles with nothing to
-        derive its order from, `shuffle` for a source that has an order of its own, or `seed`
-        without `shuffle`.
+        derive its order from, `shuffle` for a source that has an order of its own, a `seed` that
+        nothing draws from, transforms that draw without one, or `max_errors` without "mask".
       ImportError: for `progress` without tqdm.
 
     >>> from datarax.sources import MemorySource, MemorySourceConfig
@@ -79,6 +95,11 @@ class Pipeline:
         shuffle: bool = False,
         seed: int | None = None,
         fields: Sequence[str] | None = None,
+        metadata_fields: Sequence[str] = (),
+        transforms: Sequence[Any] = (),
+        num_threads: int | None = None,
+        on_error: OnError = "raise",
+        max_errors: int | None = None,
         rngs: nnx.Rngs | None = None,
         remainder: Remainder = "pad",
         prefetch: int | None = None,
@@ -92,10 +113,22 @@ class Pipeline:
         self.progress = _arguments.checked_bool("progress", progress)
         self.name = _arguments.checked_name(name)
         self.source = _arguments.checked_source(source, rngs, fields, shuffle, seed)
-        if seed is not None and not shuffle:
+        on_error = _arguments.checked_choice("on_error", on_error, get_args(OnError))
+        self._work = host_work(
+            self.source,
+            transforms=transforms,
+            metadata_fields=metadata_fields,
+            threads=num_threads,
+            mask=on_error == "mask",
+            seed=_arguments.checked_seed(seed),
+            rngs=rngs,
+        )
+        most = _arguments.checked_max_errors(max_errors, on_error)
+        self._losses = Losses(self.source._label(), most)
+        if seed is not None and not shuffle and (self._work is None or self._work.key is None):
             raise ValueError(
-                f"seed={seed} decides on the order of a shuffle, but shuffle=False; set "
-                "shuffle=True or leave seed out"
+                f"seed={seed} decides on the order of a shuffle and on what transforms draw, but "
+                "shuffle=False and no transform draws; set shuffle=True or leave seed out"
             )
         if not len(self):
             raise ValueError(
@@ -123,6 +156,11 @@ class Pipeline:
         return -(-records // self.batch_size)
 
     @property
+    def error_count(self) -> int:
+        """How many records became padding because they could not be read, since it was made."""
+        return self._losses.count
+
+    @property
     def epoch(self) -> int:
         """The number of the epoch that the next iterator reads, from 0."""
         return int(self._epoch.get_value())
@@ -135,7 +173,7 @@ class Pipeline:
 
     def _one_call(self) -> Stages | None:
         """The stages as one operator, or None if there is nothing to do."""
-        records = self.source.device_records()
+        records = None if self._work is not None else self.source.device_records()
         if not self.stages and records is None:
             return None
         if self._compiled is None or self._compiled.ordinals != ordinals(self.stages):
@@ -155,7 +193,8 @@ class Pipeline:
         Raises:
           TypeError: if the records are no dicts.
         """
-        spec, rows = self.source.element_spec(), self.batch_size
+        spec = (self._work or self.source).element_spec()
+        rows = self.batch_size
         for stage in self.stages:
             spec = stage.output_spec(spec)
             source = stage.source_rows(rows)
@@ -163,7 +202,8 @@ class Pipeline:
         return BatcherModule(StructuralConfig()).batch_spec(spec, batch_size=rows)
 
     def _state(self) -> PipelineState:
-        return PipelineState(self.source, self.stages, self._epoch)
+        key = None if self._work is None else self._work.key
+        return PipelineState(self.source, self.stages, self._epoch, key)
 
     def get_state(self) -> dict[str, Any]:
         """A copy of the state between epochs, as Orbax saves it; within one, use the iterator's.

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
+from datarax.pipeline._threads import end_of
 from datarax.sources._ends import stopped
 
 In = TypeVar("In")
@@ -52,14 +53,12 @@ class Prefetcher(Generic[Out]):
         raise StopIteration if value is None else value
 
     def close(self) -> None:
-        """Drops what is ready and waits for the thread to end."""
+        """Drops what is ready and waits for the thread to end, unless it is stuck in a read."""
         with self._changed:
             self._closed = True
             self._ready.clear()
             self._changed.notify_all()
-        # A collected iterator may be closed by whichever thread ran the garbage collector.
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        end_of([self._thread])
 
     def _run(
         self, items: Generator[In, None, None], prepare: Callable[[In], Out], size: int

@@ -13,6 +13,8 @@ import numpy as np
 from datarax.batching import pad_batch
 from datarax.core.batcher import logger
 from datarax.core.element_batch import Batch
+from datarax.pipeline._failures import Failure
+from datarax.pipeline._host import HostWork
 from datarax.sources import DataSourceModule
 from datarax.sources._ends import is_of_generator, stopped
 from datarax.sources._order import Plan, Positions
@@ -30,6 +32,7 @@ class Epoch:
       rows: which of these rows this host reads, ascending.
       remainder: whether to "pad" or "drop" a smaller last batch or give it as it is ("partial").
       pad_values: what padding holds.
+      work: what to do with each record; None: nothing, the source makes the batches.
     """
 
     source: DataSourceModule[Any]
@@ -39,6 +42,7 @@ class Epoch:
     rows: range | tuple[int, ...]
     remainder: str
     pad_values: Any = 0
+    work: HostWork | None = None
 
     @property
     def whole(self) -> bool:
@@ -84,11 +88,13 @@ class Read:
       batch: perhaps on a device.
       as_read: the same batch, on the host.
       position: how many records of the epoch are delivered with it, by all hosts together.
+      failures: records that could not be read, whose rows are padding.
     """
 
     batch: Batch
     as_read: Batch
     position: int
+    failures: tuple[Failure, ...] = ()
 
 
 def read(epoch: Epoch) -> Generator[Read, None, None]:
@@ -103,28 +109,31 @@ def read(epoch: Epoch) -> Generator[Read, None, None]:
       RuntimeError: if the source gives fewer records than it has.
     """
     own = type(epoch.source).batches is not DataSourceModule.batches
-    for batch, position in _of_its_own(epoch) if own else _planned(epoch):
-        yield Read(batch, batch, position)
+    return _of_its_own(epoch) if own else _planned(epoch)
 
 
-def _planned(epoch: Epoch) -> Iterator[tuple[Batch, int]]:
+def _planned(epoch: Epoch) -> Generator[Read, None, None]:
     """What the source reads by number."""
     source, plan = epoch.source, epoch.plan
-    batches: Any = source.read(plan)
-    if source.device_records() is not None:
-        batches = (_indexed(source, indices) for indices in plan)
+    batches: Any
+    if epoch.work is not None:
+        batches = epoch.work.read(epoch.number, plan)
+    elif source.device_records() is not None:
+        batches = ((_indexed(source, indices), ()) for indices in plan)
+    else:
+        batches = ((batch, ()) for batch in source.read(plan))
     number, rows = np.asarray(epoch.number, np.uint32), len(epoch.rows)
     position, stop = epoch.start, plan.positions.stop
-    for step, batch in enumerate(_batches(epoch, batches)):
+    for step, (batch, failures) in enumerate(_batches(epoch, batches)):
         present = plan.positions.present(step)
         _require_batch(source, batch, "read", max(present, 1), max(present, 1))
         batch = dataclasses.replace(batch, epoch=number)
         position = min(position + epoch.batch_size, stop)
         if not present:
-            batch = _padded(batch.slice(0, 0), rows, epoch)
+            batch, failures = _padded(batch.slice(0, 0), rows, epoch), ()
         elif present < rows and epoch.remainder == "pad":
             batch = _padded(batch, rows, epoch)
-        yield batch, position
+        yield Read(batch, batch, position, failures)
     _require_end(epoch, position, stop)
     epoch.log_end((len(source) - epoch.start) % epoch.batch_size)
 
@@ -133,7 +142,7 @@ def _indexed(source: DataSourceModule[Any], indices: np.ndarray) -> Batch:
     return dataclasses.replace(source.index_batch(indices), record_index=indices)
 
 
-def _of_its_own(epoch: Epoch) -> Iterator[tuple[Batch, int]]:
+def _of_its_own(epoch: Epoch) -> Generator[Read, None, None]:
     """What a source gives that makes its batches itself."""
     source, size = epoch.source, epoch.batch_size
     position, length, rest = epoch.start, len(source), 0
@@ -147,7 +156,7 @@ def _of_its_own(epoch: Epoch) -> Iterator[tuple[Batch, int]]:
             batch = _padded(batch, size, epoch)
         if not epoch.whole:
             batch = batch.slice(epoch.rows[0], epoch.rows[-1] + 1)
-        yield batch, position
+        yield Read(batch, batch, position)
     _require_end(epoch, position, length)
     epoch.log_end(rest % size)
 

@@ -29,15 +29,22 @@ class PipelineState(nnx.Module):
       source: the source; arrays of it that are no Variables are data, not state.
       stages: the operators.
       epoch: the number of the epoch that the next iterator reads.
+      transform_key: what the transforms draw from, if one does.
     """
 
     def __init__(
-        self, source: DataSourceModule, stages: Sequence[OperatorModule], epoch: Position
+        self,
+        source: DataSourceModule,
+        stages: Sequence[OperatorModule],
+        epoch: Position,
+        transform_key: nnx.Variable[Any] | None = None,
     ) -> None:
         self.source = _variables_of(source)
         self.stages = nnx.List(stages)
         self.epoch = epoch
         self.source_length = Position.of(len(source))
+        if transform_key is not None:
+            self.transform_key = transform_key
 
     def read(self) -> dict[str, Any]:
         """Copies the state into nested dicts of arrays."""

@@ -1,0 +1,253 @@
+"""What happens to records one by one before they are batched: reading, transforms, errors."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import PyTree
+
+from datarax.batching import DefaultBatcher, DefaultBatcherConfig, record_spec
+from datarax.core import randomness
+from datarax.core.element_batch import Batch, Element
+from datarax.pipeline import _arguments
+from datarax.pipeline._failures import Failure
+from datarax.pipeline._threads import Threads
+from datarax.pipeline._transforms import Transform, checked_transforms
+from datarax.sources import DataSourceModule
+from datarax.sources._config import checked_names
+from datarax.sources._metadata import require_numbers, with_metadata
+from datarax.sources._order import words_of_key, words_of_seed
+from datarax.sources._source import ShuffleKey
+
+TRANSFORM_STREAM = "transforms"
+# What tells the key of transforms from that of a source's order, where both come of one seed.
+_TAG = 0x7472616E
+MOST_THREADS = 16
+
+
+@dataclass(frozen=True)
+class HostWork:
+    """What a pipeline does with each record of its source.
+
+    Args:
+      source: where to read.
+      transforms: what to apply, in this order.
+      key: what transforms draw from, uint32 `(4,)`; None where none draws.
+      metadata_fields: fields that become metadata, after the transforms.
+      mask: whether a record that cannot be read becomes a row of padding, rather than an error.
+      threads: how many threads read and transform; 0: the one that asks for a batch.
+    """
+
+    source: DataSourceModule[Any]
+    transforms: tuple[Transform, ...]
+    key: ShuffleKey | None
+    metadata_fields: tuple[str, ...]
+    mask: bool
+    threads: int
+
+    def element(self, epoch: int, index: int) -> Element:
+        """A record as it goes into a batch.
+
+        Args:
+          epoch: from 0.
+          index: its number in the source.
+
+        Raises:
+          Exception: whatever the source or a transform raises, with a note that names the record.
+        """
+        record: Any = self.source._element(index)
+        what = f"record {index} of {self.source._label()}"
+        if self.transforms:
+            # What has neither state nor metadata is its data.
+            plain = not record.state and record.metadata is None
+            record = record.data if plain else record
+            words = None if self.key is None else self.key.get_value()
+            for transform in self.transforms:
+                record = transform(record, words, epoch, index)
+        return with_metadata(record, self.metadata_fields, what)
+
+    def element_spec(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of one record's fields, as batches will have them."""
+        return record_spec(self.template())
+
+    def template(self) -> Element:
+        """The first record, or, with `mask`, the first that can be read."""
+        for index in range(len(self.source) if self.mask else 1):
+            found = self._attempt((0, index))
+            if isinstance(found, Element):
+                require_numbers(found.data, f"record {index} of {self.source._label()}")
+                return found
+        if not self.mask:
+            raise found.error
+        raise RuntimeError(
+            f"none of the {len(self.source)} records of {self.source._label()} can be read; the "
+            "last one's error is the cause"
+        ) from found.error
+
+    def read(
+        self, epoch: int, steps: Iterable[np.ndarray]
+    ) -> Generator[tuple[Batch, tuple[Failure, ...]], None, None]:
+        """Reads batches.
+
+        Args:
+          epoch: from 0.
+          steps: the numbers of the records of each batch.
+
+        Yields:
+          A batch with `record_index`, and the records that became padding.
+        """
+        assemble = Assembly(self)
+        first, second = itertools.tee(steps)
+        items = ((epoch, int(index)) for indices in first for index in indices)
+        pool = Threads(self._attempt, self.threads) if self.threads else None
+        try:
+            # As many as keep all threads busy while one of them is slow.
+            results = pool.map(items, 4 * self.threads) if pool else map(self._attempt, items)
+            for indices in second:
+                found = list(itertools.islice(results, len(indices)))
+                yield assemble(indices, found)
+        finally:
+            if pool:
+                pool.close()
+
+    def _attempt(self, item: tuple[int, int]) -> Element | Failure:
+        try:
+            return self.element(*item)
+        except Exception as error:
+            return Failure(item[1], error)
+
+
+class Assembly:
+    """Makes batches of records that were read or could not be read.
+
+    Args:
+      work: which records these are.
+    """
+
+    def __init__(self, work: HostWork) -> None:
+        self._work = work
+        self._batcher = DefaultBatcher(DefaultBatcherConfig(remainder="partial"))
+        self._first: tuple[Element, Any] | None = None
+
+    def __call__(
+        self, indices: np.ndarray, found: Sequence[Element | Failure]
+    ) -> tuple[Batch, tuple[Failure, ...]]:
+        """The batch, and what became padding in it.
+
+        Args:
+          indices: the numbers of the records.
+          found: what was read of each.
+        """
+        failures = {row: each for row, each in enumerate(found) if isinstance(each, Failure)}
+        if not self._work.mask:
+            for failure in failures.values():
+                raise failure.error
+            return self._stacked(indices, list(found), {})
+        template, spec = self._template()
+        for row, each in enumerate(found):
+            if isinstance(each, Element) and (came := _spec_of(each)) != spec:
+                error = ValueError(f"expected {spec}, as of the first record, got {came}")
+                failures[row] = Failure(int(indices[row]), error)
+        blank = jax.tree.map(np.zeros_like, template)
+        filled = [blank if row in failures else each for row, each in enumerate(found)]
+        return self._stacked(indices, filled, failures)
+
+    def _template(self) -> tuple[Element, Any]:
+        """A record that all others must be like, and its spec."""
+        if self._first is None:
+            template = self._work.template()
+            self._first = template, _spec_of(template)
+        return self._first
+
+    def _stacked(
+        self, indices: np.ndarray, elements: list[Any], failures: dict[int, Failure]
+    ) -> tuple[Batch, tuple[Failure, ...]]:
+        label = self._work.source._label()
+        try:
+            batch: Any = next(iter(self._batcher(elements, batch_size=len(elements))))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, TypeError):
+                for index, element in zip(indices, elements, strict=True):
+                    require_numbers(element.data, f"record {index} of {label}")
+            error.add_note(f"while {label} read the records {np.asarray(indices).tolist()}")
+            raise
+        valid = np.ones(len(elements), bool)
+        valid[list(failures)] = False
+        batch = batch.replace(valid_mask=valid, record_index=indices)
+        return batch, tuple(failures.values())
+
+
+def _spec_of(element: Element) -> Any:
+    """Shapes and dtypes of a record; a text where it is no record of arrays."""
+    try:
+        return record_spec(Element((element.data, element.state)))
+    except (TypeError, ValueError) as error:
+        return str(error)
+
+
+def host_work(
+    source: DataSourceModule[Any],
+    *,
+    transforms: Any,
+    metadata_fields: Any,
+    threads: Any,
+    mask: bool,
+    seed: int | None,
+    rngs: nnx.Rngs | None,
+) -> HostWork | None:
+    """What a pipeline's arguments say about single records; None if there is nothing to do.
+
+    Args:
+      source: where to read.
+      transforms: those of `Pipeline`.
+      metadata_fields: those of `Pipeline`.
+      threads: its `num_threads`.
+      mask: whether a record that cannot be read becomes padding.
+      seed: that of `Pipeline`, checked.
+      rngs: those of `Pipeline`, checked.
+
+    Raises:
+      TypeError: for an argument of the wrong type, or a source that has no records by number.
+      ValueError: for transforms that draw, with nothing to derive their numbers from.
+    """
+    checked = checked_transforms(transforms)
+    fields = checked_names("metadata_fields", metadata_fields)
+    count = None if threads is None else _arguments.checked_integer("num_threads", threads, 0)
+    if not (checked or fields or mask or count):
+        return None
+    own = type(source).batches is not DataSourceModule.batches
+    if source.sequential or own:
+        raise TypeError(
+            "transforms, metadata_fields, num_threads and on_error='mask' need a source that is "
+            f"read by number, but {source._label()} "
+            f"{'makes its batches itself' if own else 'is read sequentially'}; do the work on "
+            "records in what it reads"
+        )
+    if count is None:
+        count = min(os.cpu_count() or 1, MOST_THREADS) if checked else 0
+    draws = any(transform.kind == "random" for transform in checked)
+    key = _key_of_transforms(source, seed, rngs) if draws else None
+    return HostWork(source, checked, key, fields, mask, count)
+
+
+def _key_of_transforms(
+    source: DataSourceModule[Any], seed: int | None, rngs: nnx.Rngs | None
+) -> ShuffleKey:
+    if seed is not None:
+        return ShuffleKey(words_of_seed([seed, _TAG]))
+    if rngs is not None:
+        streams = randomness.own_streams("Pipeline", HostWork, rngs, [TRANSFORM_STREAM])
+        return ShuffleKey(words_of_key(streams[TRANSFORM_STREAM].key.get_value()))
+    if source.shuffle_key is not None:
+        return ShuffleKey(words_of_seed([*source.shuffle_key.get_value().tolist(), _TAG]))
+    raise ValueError(
+        "transforms draw random numbers, but there is nothing to derive them from; pass seed=0 or "
+        "rngs=nnx.Rngs(0) to the pipeline, or a seed to its source"
+    )
