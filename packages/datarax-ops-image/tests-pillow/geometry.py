@@ -37,9 +37,9 @@ def pad(image, padding, mode="constant", fill=0):
     """Pillow's `expand`, or NumPy's `pad` for the modes that Pillow has not."""
     top, left, bottom, right = padding
     if mode == "constant":
-        color = tuple(fill) if isinstance(fill, list) else (fill,) * image.shape[2]
         border = (left, top, right, bottom)
-        return np.asarray(ImageOps.expand(Image.fromarray(image), border, color))
+        picture = ImageOps.expand(Image.fromarray(image), border, _color(fill, image))
+        return np.asarray(picture)
     widths = ((top, bottom), (left, right), *[(0, 0)] * (image.ndim - 2))
     return np.pad(image, widths, mode=mode)
 
@@ -54,7 +54,41 @@ def flip(image, vertical, horizontal):
     return np.asarray(picture)
 
 
-REFERENCES = {"crop": crop, "flip": flip, "pad": pad}
+def affine(image, matrix, method="bilinear", fill=0):
+    """Pillow's `transform`, which takes x before y."""
+    (yy, yx, y), (xy, xx, x) = np.asarray(matrix, np.float32).tolist()
+    picture = Image.fromarray(image).transform(
+        image.shape[1::-1],
+        Image.Transform.AFFINE,
+        (xx, xy, x, yx, yy, y),
+        METHODS[method],
+        fillcolor=_color(fill, image),
+    )
+    return np.asarray(picture)
+
+
+def rotate(image, degrees, method="bilinear", fill=0):
+    """Pillow's `rotate`."""
+    angle = float(np.float32(degrees))
+    picture = Image.fromarray(image).rotate(angle, METHODS[method], fillcolor=_color(fill, image))
+    return np.asarray(picture)
+
+
+def _color(fill, image):
+    if isinstance(fill, list):
+        return tuple(fill)
+    return fill if image.ndim == 2 else (fill,) * image.shape[2]
+
+
+REFERENCES = {
+    "affine": affine,
+    "crop": crop,
+    "flip": flip,
+    "pad": pad,
+    "resize": resize,
+    "resized_crop": resized_crop,
+    "rotate": rotate,
+}
 
 # By function, the arguments with which the unit tests ask again: image and numbers.
 CASES = {
@@ -75,5 +109,48 @@ CASES = {
         ("photograph", {"padding": (4, 4, 4, 4), "mode": "symmetric"}),
         ("gray", {"padding": (8, 2, 40, 3), "mode": "edge"}),
         ("noise", {"padding": (8, 2, 40, 3), "fill": 9}),
+    ],
+    "resize": [
+        ("photograph", {"size": (64, 48), "method": "bilinear"}),
+        ("noise", {"size": (97, 151), "method": "bilinear"}),
+        ("gray", {"size": (3, 2), "method": "bilinear"}),
+        ("photograph", {"size": (31, 48), "method": "bicubic"}),
+        ("noise", {"size": (97, 151), "method": "bicubic"}),
+        ("photograph", {"size": (31, 105), "method": "nearest"}),
+    ],
+    "resized_crop": [
+        (image, {"box": box, "size": (56, 48), "method": method, "flip": flip})
+        for image, method in (
+            ("photograph", "bilinear"),
+            ("noise", "bicubic"),
+            ("photograph", "nearest"),
+        )
+        for box, flip in (
+            ((3, 5, 66, 78), False),
+            ((40, 11, 71, 50), True),
+            ((9, 20, 10, 23), False),
+            ((0, 0, 71, 83), True),
+        )
+    ],
+    # Of bilinear and bicubic, cases in which no value is one of the few that differ.
+    "affine": [
+        (image, {"matrix": matrix, "method": method, "fill": fill})
+        for image, method, fill in (
+            *(("photograph", method, [9, 88, 250]) for method in METHODS),
+            ("gray", "bilinear", 33),
+        )
+        for matrix in (
+            [[1, 0, 0], [0.25, 1, -8.0]],
+            [[0.75, 0.125, 6.5], [-0.5, 1.25, 3.25]],
+            [[-1, 0, 83], [0, 1.5, -20]],
+        )
+    ],
+    "rotate": [
+        (image, {"degrees": degrees, "method": method, "fill": fill})
+        for image, method, fill in (
+            *(("photograph", method, [9, 88, 250]) for method in METHODS),
+            ("gray", "bilinear", 33),
+        )
+        for degrees in (0, 90, -33, 12.5, 399)
     ],
 }

@@ -8,6 +8,8 @@ in any batch, and under any compiler. Floats follow the same formula, unclipped 
 float32 where the image has fewer bits, and have gradients.
 """
 
+from datarax.operators.modality.image.functional._affine import affine as affine
+from datarax.operators.modality.image.functional._affine import rotate as rotate
 from datarax.operators.modality.image.functional._blends import brightness as brightness
 from datarax.operators.modality.image.functional._blends import contrast as contrast
 from datarax.operators.modality.image.functional._blends import saturation as saturation
@@ -23,6 +25,8 @@ from datarax.operators.modality.image.functional._luminance import grayscale as 
 from datarax.operators.modality.image.functional._moves import crop as crop
 from datarax.operators.modality.image.functional._moves import flip as flip
 from datarax.operators.modality.image.functional._moves import pad as pad
+from datarax.operators.modality.image.functional._resize import resize as resize
+from datarax.operators.modality.image.functional._resize import resized_crop as resized_crop
 from datarax.operators.modality.image.functional._tables import invert as invert
 from datarax.operators.modality.image.functional._tables import posterize as posterize
 from datarax.operators.modality.image.functional._tables import solarize as solarize
