@@ -92,20 +92,32 @@ def description(module: Any) -> str:
     if config is None:
         # Shown by an error while it is being made.
         return f"{type(module).__name__}()"
-    parts = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if default is dataclasses.MISSING or repr(value) != repr(default):
-            parts.append(f"{field.name}={_short(value)}")
+    parts = different_options(config)
     if module.name is not None:
         parts.append(f"name={module.name!r}")
     return f"{type(module).__name__}({', '.join(parts)})"
 
 
-def _short(value: Any) -> str:
+def different_options(config: Any) -> list[str]:
+    """The options of a config that differ from the defaults, as they are written."""
+    return [
+        f"{field.name}={short(getattr(config, field.name))}"
+        for field in dataclasses.fields(config)
+        if differs(config, field)
+    ]
+
+
+def differs(config: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether an option of a config is not the default."""
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    value = getattr(config, field.name)
+    return default is dataclasses.MISSING or repr(value) != repr(default)
+
+
+def short(value: Any) -> str:
+    """The value of an option in one line of at most 60 characters."""
     text = getattr(value, "__name__", None) if callable(value) else None
     text = " ".join((text or repr(value)).split())
     return text if len(text) <= LONGEST_OPTION else text[: LONGEST_OPTION - 3] + "..."

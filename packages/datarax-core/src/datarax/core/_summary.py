@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from datarax.core import specs
+from datarax.core._thumbnails import readable
 
 
 def summary(value: Any, trees: Sequence[str]) -> str:
@@ -24,14 +25,15 @@ def summary(value: Any, trees: Sequence[str]) -> str:
         parts = []
         if (mask := getattr(value, "valid_mask", None)) is not None:
             parts.append(f"{value.batch_size} rows")
-            if not isinstance(mask, Tracer):
+            if readable(mask):
                 parts.append(f"{int(np.asarray(mask).sum())} valid")
         for name in trees:
             tree = getattr(value, name)
             if name == trees[0] or jax.tree.leaves(tree):
                 parts.append(f"{name}={specs.spec_text(tree)}")
-        if getattr(value, "epoch", None) is not None:
-            parts.append(f"epoch={value.epoch}")
+        epoch = getattr(value, "epoch", None)
+        if isinstance(epoch, Tracer) or readable(epoch):
+            parts.append(f"epoch={epoch}")
         if mask is None and value.metadata is not None:
             parts.append(f"metadata={value.metadata!r}")
         return f"{kind}({', '.join(parts)})"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from flax import nnx
 
 from datarax.core import _sole_owner as _sole_owner
+from datarax.core._construction import different_options
 from datarax.core._exact import Exact as Exact
+from datarax.core._notebook import config_html
 from datarax.core._statistics_values import FrozenStatistics, frozen_statistics
 
 if TYPE_CHECKING:
@@ -66,6 +68,18 @@ class DataraxModuleConfig:
     cacheable: bool = False
     batch_stats_fn: Callable[..., dict[str, Any]] | nnx.Module | None = None
     precomputed_stats: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Before `@dataclass` gives the class one that lists all fields.
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = DataraxModuleConfig.__repr__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(different_options(self))})"
+
+    def _repr_html_(self) -> str:
+        return config_html(self)
 
     def __post_init__(self) -> None:
         require_bools(self, "cacheable")

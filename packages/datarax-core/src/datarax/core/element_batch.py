@@ -17,6 +17,7 @@ from datarax.core import _sole_owner as _sole_owner
 from datarax.core._element import Element as Element
 from datarax.core._element import register
 from datarax.core._explicit_axes import take
+from datarax.core._notebook import batch_html
 from datarax.core._summary import summary
 
 __all__ = ["Batch", "Element"]
@@ -338,6 +339,9 @@ class Batch:
 
     def __repr__(self) -> str:
         return summary(self, ("data", "states"))
+
+    def _repr_html_(self) -> str:
+        return batch_html(self)
 
 
 register(Batch, host_only=("metadata", "batch_metadata"))

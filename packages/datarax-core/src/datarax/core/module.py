@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool
 
 from datarax.core import _recording, randomness
 from datarax.core._construction import ConstructorArguments, ConstructorSignature, description
+from datarax.core._notebook import module_html
 from datarax.core._statistics_values import frozen_statistics
 from datarax.core.config import DataraxModuleConfig
 from datarax.core.state import (
@@ -118,6 +119,13 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
 
     def __repr__(self) -> str:
         return description(self)
+
+    def __str__(self) -> str:
+        # NNX prints all Variables, a page of them.
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        return module_html(self)
 
     def _label(self) -> str:
         return type(self).__name__ + (f" {self.name!r}" if self.name else "")

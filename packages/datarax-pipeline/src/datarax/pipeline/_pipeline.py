@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any, get_args
 
 import jax
@@ -147,6 +148,10 @@ class Pipeline:
             f"Pipeline(source={self.source._label()}, stages=[{stages}], "
             f"batch_size={self.batch_size}, batches={len(self)}, epoch={self.epoch})"
         )
+
+    def _repr_html_(self) -> str:
+        steps = "".join(f"<li>{step._repr_html_()}</li>" for step in (self.source, *self.stages))
+        return f"<code>{escape(repr(self))}</code><ol>{steps}</ol>"
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
