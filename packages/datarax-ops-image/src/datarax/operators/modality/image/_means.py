@@ -50,11 +50,11 @@ def ordered_mean(values: Array) -> Array:
 
 
 def mean_half_up(values: Array) -> Array:
-    """The mean over axis 0 of bytes `(number, channel)`, exactly, then rounded half up."""
-    number = np.uint32(values.shape[0])
-    high, low = _long_sum(values.astype(jnp.uint32), 8)
-    quotient, rest = _quotient(high, low, number, 8)
-    return (quotient + (rest >= number - rest).astype(jnp.uint32)).astype(values.dtype)
+    """The mean of bytes `(height, width)`, exactly, then rounded half up; a byte."""
+    number = np.uint32(values.size)
+    rows = jnp.sum(values, axis=1, dtype=jnp.uint32)
+    quotient, rest = _quotient(*_long_sum(rows[:, None], 32), number, 8)
+    return (quotient + (rest >= number - rest).astype(jnp.uint32)).astype(values.dtype)[0]
 
 
 def _integer_mean(values: Array) -> Array:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -27,12 +28,10 @@ def _blend(degenerate: Array | None, image: Array, factor: ArrayLike) -> Array:
     """The blend of two images that broadcast, of which no degenerate one is black."""
     wide = computing(image.dtype)
     number = scalar("factor", factor, wide)
-    pixels = image.astype(wide)
-    if degenerate is None:
-        value = product(number, pixels)
-    else:
+    value = number * image.astype(wide)
+    if degenerate is not None:
         start = degenerate.astype(wide)
-        value = start + product(number, pixels - start)
+        value = start + product(number, image.astype(wide) - start)
     if image.dtype == jnp.uint8:
         return jnp.clip(value, np.float32(0), np.float32(255)).astype(jnp.uint8)
     return stored(value, image.dtype)
@@ -77,11 +76,11 @@ def contrast(image: Array, factor: ArrayLike) -> Array:
     """
     colour = in_colour(image, "contrast")
     if colour.dtype == jnp.uint8:
-        mean = mean_half_up(luminance(colour).reshape(-1, 1))
+        mean = mean_half_up(luminance(colour)[..., 0])
     else:
         wide = colour.astype(computing(colour.dtype))
-        mean = ordered_mean(luminance(wide).reshape(-1, 1))
-    return _blend(mean.reshape(()), colour, factor).reshape(image.shape)
+        mean = ordered_mean(luminance(wide).reshape(-1, 1))[0]
+    return _blend(mean, colour, factor).reshape(image.shape)
 
 
 @compiled()
@@ -123,24 +122,34 @@ def sharpness(image: Array, factor: ArrayLike) -> Array:
       ValueError: if the image has another rank, or the factor is not one number.
     """
     image = checked(image)
-    return _blend(_smoothed(image), image, factor)
-
-
-def _smoothed(image: Array) -> Array:
-    """The mean of 3 x 3 pixels with weight 5 in the middle, of a dtype that holds the sum."""
     height, width = image.shape[:2]
-    integers = image.dtype == jnp.uint8
-    pixels = image.astype(jnp.uint16 if integers else computing(image.dtype))
+    number = scalar("factor", factor, computing(image.dtype))
     if height < 3 or width < 3:
-        return pixels
-    columns = pixels[:-2] + pixels[1:-1] + pixels[2:]
-    ring = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
-    middle = pixels[1:-1, 1:-1]
+        return image
+    # Rows of values are long enough for the vector units, pixels of three channels are not.
+    rows = image.reshape(height, -1)
+    pixel = rows.shape[1] // width
+    smooth = _smoothed(rows, pixel)
+    inner = _blend(smooth, rows[1:-1, pixel:-pixel], number)
+    return rows.at[1:-1, pixel:-pixel].set(inner).reshape(image.shape)
+
+
+def _smoothed(rows: Array, pixel: int) -> Array:
+    """The mean of 3 x 3 pixels with weight 5 in the middle, but for the outermost pixels.
+
+    Args:
+      rows: `(height, width * channel)`.
+      pixel: the number of channels.
+    """
+    integers = rows.dtype == jnp.uint8
+    values = rows.astype(jnp.uint16 if integers else computing(rows.dtype))
+    # Without the barrier every sum of columns is computed three times.
+    columns = lax.optimization_barrier(values[:-2] + values[1:-1] + values[2:])
+    ring = columns[:, : -2 * pixel] + columns[:, pixel:-pixel] + columns[:, 2 * pixel :]
+    middle = values[1:-1, pixel:-pixel]
     if integers:
         # 13 is odd, so that no sum lies halfway between two results.
         total = ring + middle * np.uint16(4)
-        smooth = (total * np.uint16(2) + np.uint16(13)) // np.uint16(26)
-    else:
-        total = ring + product(middle, np.asarray(4, middle.dtype))
-        smooth = product(total, np.asarray(1 / 13, total.dtype))
-    return pixels.at[1:-1, 1:-1].set(smooth)
+        return (total * np.uint16(2) + np.uint16(13)) // np.uint16(26)
+    total = ring + product(middle, np.asarray(4, middle.dtype))
+    return product(total, np.asarray(1 / 13, total.dtype))

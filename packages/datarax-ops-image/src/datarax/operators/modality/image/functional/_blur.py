@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -88,9 +88,11 @@ def _weighted(pixels: Array, taps: list[Array], axis: int) -> Array:
     padding[axis] = (radius, radius)
     # A single pixel has nothing to reflect but itself.
     padded = jnp.pad(pixels, padding, mode="reflect" if size > 1 else "edge")
+    # Without the barrier every tap computes its pixel again, the other axis and all.
+    padded = lax.optimization_barrier(padded)
 
     def shifted(k: int) -> Array:
-        return jax.lax.slice_in_dim(padded, radius + k, radius + k + size, axis=axis)
+        return lax.slice_in_dim(padded, radius + k, radius + k + size, axis=axis)
 
     times = product if jnp.issubdtype(pixels.dtype, jnp.floating) else jnp.multiply
     total = times(taps[0], shifted(0))

@@ -74,7 +74,9 @@ def _table_in_turn(values: Array) -> Array:
         return count(counts, lax.dynamic_slice(values, (number * np.int32(16),), (16,)))
 
     turns = values.size // 16
-    counts = lax.fori_loop(0, turns, turn, jnp.zeros(4 * 256, jnp.int32))
+    counts = jnp.zeros(4 * 256, jnp.int32)
+    if turns:
+        counts = lax.fori_loop(0, turns, turn, counts)
     counts = count(counts, values[16 * turns :]).reshape(4, 256)
     return _equalizing_table(jnp.sum(counts, axis=0, dtype=jnp.int32))
 

@@ -137,7 +137,7 @@ def _turned(image: Array, turns: Array) -> Array:
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     zero, one, four, six = (np.asarray(number, image.dtype) for number in (0, 1, 4, 6))
     sixths = _sixths(red, green, blue, chroma) / jnp.where(chroma > zero, chroma, one)
-    sixths = settled(sixths) + product(six, turns)
+    sixths = settled(settled(sixths) + product(six, turns))
     channels = []
     for place in (5, 3, 1):
         around = sixths + np.asarray(place, image.dtype)

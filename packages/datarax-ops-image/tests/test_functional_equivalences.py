@@ -1,0 +1,110 @@
+"""The same bytes however a function is called, and one pass over memory for a chain of functions.
+
+With all that XLA optimises, unlike the other tests of functions.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from datarax.operators.modality.image import functional
+
+SIZE = (11, 13, 3)
+# By name, a function of an image and of a number from 0 to 1.
+CALLS = {
+    "auto_contrast": lambda image, number: functional.auto_contrast(image),
+    "brightness": lambda image, number: functional.brightness(image, number * 2),
+    "contrast": lambda image, number: functional.contrast(image, number * 2),
+    "equalize": lambda image, number: functional.equalize(image),
+    "gaussian_blur": lambda image, number: functional.gaussian_blur(image, number, max_sigma=1.0),
+    "grayscale": lambda image, number: functional.grayscale(image),
+    "hue": lambda image, number: functional.hue(image, number - 0.5),
+    "normalize": lambda image, number: functional.normalize(image, 0.48, 0.23),
+    "posterize": lambda image, number: functional.posterize(image, number * 8),
+    "saturation": lambda image, number: functional.saturation(image, number * 2),
+    "sharpness": lambda image, number: functional.sharpness(image, number * 2),
+    "solarize": lambda image, number: functional.solarize(image, number * 0.9),
+    "solarize_add": lambda image, number: functional.solarize_add(image, number, 0.7),
+}
+
+
+def batch(dtype, size=8):
+    """Images and numbers of a batch."""
+    random = np.random.default_rng(1)
+    images = random.uniform(-0.1, 1.1, (size, *SIZE))
+    images = images * 255 if dtype == np.uint8 else images
+    return jnp.asarray(images.clip(0), dtype), jnp.asarray(random.uniform(size=size), jnp.float32)
+
+
+def bits(tree):
+    """All results as bytes."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf).view(np.uint8), tree)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "names"),
+    [
+        (jnp.float32, sorted(set(CALLS) - {"equalize", "posterize"})),
+        (jnp.uint8, ["contrast", "saturation", "sharpness", "auto_contrast", "normalize"]),
+        (jnp.bfloat16, ["saturation", "sharpness"]),
+    ],
+    ids=["f32", "u8", "bf16"],
+)
+def test_the_same_bytes_alone_and_together(dtype, names):
+    """One function of one image by itself, and all in one compilation on eight devices."""
+
+    def together(image, number):
+        results, chain = [CALLS[name](image, number) for name in names], image
+        for name in names:
+            chain = CALLS[name](chain, number)
+        return [*results, chain]
+
+    images, numbers = batch(dtype)
+    mesh = Mesh(np.array(jax.devices()), "batch")
+    placed = jax.device_put((images, numbers), NamedSharding(mesh, PartitionSpec("batch")))
+    made = bits(jax.jit(jax.vmap(together))(*placed))
+    for i in (0, 7):
+        alone = bits(together(images[i], numbers[i]))
+        jax.tree.map(np.testing.assert_array_equal, [leaf[i] for leaf in made], alone)
+
+
+def test_constants_give_the_same_bytes_as_arguments():
+    """A number that the compiler knows gives what a traced one gives."""
+    (image, *_), _ = batch(jnp.float32)
+    number = np.float32(0.37)
+    for name in ("saturation", "sharpness", "hue", "normalize", "gaussian_blur"):
+        function = CALLS[name]
+        known = jax.jit(lambda image, function=function: function(image, number))(image)
+        np.testing.assert_array_equal(bits(known), bits(function(image, number)), err_msg=name)
+
+
+def test_another_number_compiles_nothing():
+    """Numbers of all kinds are arguments; only the kind of number counts."""
+    image = np.zeros(SIZE, np.uint8)
+    for name in ("brightness", "contrast", "saturation", "sharpness", "hue", "solarize"):
+        function = getattr(functional, name)
+        function(image, 0.5)
+        before = function._cache_size()
+        function(image, 0.25)
+        function(image, 0.125)
+        assert function._cache_size() == before, name
+
+
+def test_a_chain_of_pointwise_functions_is_one_pass():
+    """In the compiled text no batch of images stands between the argument and the result."""
+
+    def chain(image, factor, threshold):
+        image = functional.invert(functional.brightness(image, factor))
+        image = functional.posterize(functional.solarize(image, threshold), 5)
+        return functional.normalize(functional.saturation(image, factor), 0.5, 0.2)
+
+    images = jnp.zeros((16, 32, 32, 3), jnp.uint8)
+    numbers = jnp.ones(16, jnp.float32)
+    text = jax.jit(jax.vmap(chain)).lower(images, numbers, numbers).compile().as_text()
+    body = text[text.index("\nENTRY") :]
+    made = re.findall(r"^ *(ROOT )?%\S+ = (\S+)\[16,32,32,3\]\S* (\w+)", body, re.MULTILINE)
+    assert made == [("", "u8", "parameter"), ("ROOT ", "f32", "fusion")]
