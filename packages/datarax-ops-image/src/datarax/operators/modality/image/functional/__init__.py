@@ -15,6 +15,10 @@ from datarax.operators.modality.image.functional._blends import contrast as cont
 from datarax.operators.modality.image.functional._blends import saturation as saturation
 from datarax.operators.modality.image.functional._blends import sharpness as sharpness
 from datarax.operators.modality.image.functional._blur import gaussian_blur as gaussian_blur
+from datarax.operators.modality.image.functional._geometries import Affine as Affine
+from datarax.operators.modality.image.functional._geometries import Crop as Crop
+from datarax.operators.modality.image.functional._geometries import Geometry as Geometry
+from datarax.operators.modality.image.functional._geometries import Window as Window
 from datarax.operators.modality.image.functional._histograms import auto_contrast as auto_contrast
 from datarax.operators.modality.image.functional._histograms import equalize as equalize
 from datarax.operators.modality.image.functional._hue import hue as hue
@@ -31,3 +35,11 @@ from datarax.operators.modality.image.functional._tables import invert as invert
 from datarax.operators.modality.image.functional._tables import posterize as posterize
 from datarax.operators.modality.image.functional._tables import solarize as solarize
 from datarax.operators.modality.image.functional._tables import solarize_add as solarize_add
+from datarax.operators.modality.image.functional._transforms import Boxes as Boxes
+from datarax.operators.modality.image.functional._transforms import Points as Points
+from datarax.operators.modality.image.functional._transforms import (
+    transform_boxes as transform_boxes,
+)
+from datarax.operators.modality.image.functional._transforms import (
+    transform_points as transform_points,
+)

@@ -95,12 +95,14 @@ def rotate(
     return sampled(image, matrix, image.shape[:2], method, fill_value(fill, image))
 
 
-def matrix_of(matrix: ArrayLike | Sequence[Sequence[ArrayLike]]) -> Matrix:
-    """The map that a `(2, 3)` of numbers describes.
+def matrix_of(matrix: ArrayLike | Sequence[Sequence[ArrayLike]] | Matrix) -> Matrix:
+    """The map that a `(2, 3)` of numbers describes, or one that is ready.
 
     Raises:
       ValueError: if it has another shape.
     """
+    if isinstance(matrix, Matrix):
+        return matrix
     numbers = _floating(jnp.asarray(matrix))
     if numbers.shape != (2, 3):
         raise ValueError(
@@ -151,7 +153,7 @@ def _nearest(image: Array, exact: Fixed, fill: Array, size: tuple[int, int]) -> 
 
 
 def _over_channels(values: Array, image: Array) -> Array:
-    return values[..., None] if image.ndim == 3 else values
+    return values.reshape(*values.shape, *[1] * (image.ndim - 2))
 
 
 def _inside(y: Fixed, x: Fixed, image: Array) -> Array:

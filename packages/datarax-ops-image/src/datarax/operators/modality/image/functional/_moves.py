@@ -44,15 +44,20 @@ def crop(
             f"size {size} does not fit an image of shape {image.shape}; use at most "
             f"{image.shape[:2]}, or pad the image first"
         )
-    y, x = start = integers(origin, 2, "origin", "(y, x)")
+    start = integers(origin, 2, "origin", "(y, x)")
     told = known(start)
     if told is not None and not all(0 <= told[axis] <= room[axis] for axis in (0, 1)):
         raise ValueError(
             f"origin {tuple(told.tolist())} of a crop of {size} must lie in (0, 0) to {room} for "
             f"an image of shape {image.shape}"
         )
-    starts = (y, x, *[jnp.int32(0)] * (image.ndim - 2))
-    return lax.dynamic_slice(image, starts, (*size, *image.shape[2:]))
+    return part(image, start, size)
+
+
+def part(pixels: Array, origin: Array, size: tuple[int, int]) -> Array:
+    """The pixels of any dtype and rank from an origin on."""
+    starts = (origin[0], origin[1], *[jnp.zeros((), origin.dtype)] * (pixels.ndim - 2))
+    return lax.dynamic_slice(pixels, starts, (*size, *pixels.shape[2:]))
 
 
 def pad(
@@ -78,19 +83,23 @@ def pad(
       TypeError: if the padding is not integers.
     """
     image = checked(image)
-    top, left, bottom, right = _sides(padding)
+    return padded(image, _sides(padding), mode, fill_value(fill, image))
+
+
+def padded(pixels: Array, sides: tuple[int, int, int, int], mode: str, fill: Array) -> Array:
+    """The pixels of any dtype and rank with a border."""
     if mode not in PAD_MODES:
         raise ValueError(f"mode must be one of {', '.join(PAD_MODES)}, got {mode!r}")
-    widths = ((top, bottom), (left, right), *[(0, 0)] * (image.ndim - 2))
+    top, left, bottom, right = sides
+    widths = ((top, bottom), (left, right), *[(0, 0)] * (pixels.ndim - 2))
     if mode != "constant":
-        _check_mirror(mode, widths, image.shape)
-        return jnp.pad(image, widths, mode=mode)
-    value = fill_value(fill, image)
-    if not value.ndim:
-        return lax.pad(image, value, [(*width, 0) for width in widths])
-    sides = image.shape[0] + top + bottom, image.shape[1] + left + right
-    canvas = jnp.broadcast_to(value, (*sides, *image.shape[2:]))
-    return lax.dynamic_update_slice(canvas, image, (top, left, *[0] * (image.ndim - 2)))
+        _check_mirror(mode, widths, pixels.shape)
+        return jnp.pad(pixels, widths, mode=mode)
+    if not fill.ndim:
+        return lax.pad(pixels, fill, [(*width, 0) for width in widths])
+    height, width, *channels = pixels.shape
+    canvas = jnp.broadcast_to(fill, (height + top + bottom, width + left + right, *channels))
+    return lax.dynamic_update_slice(canvas, pixels, (top, left, *[0] * len(channels)))
 
 
 def _sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
@@ -129,10 +138,14 @@ def flip(
       vertical: whether the last line comes first; a bool, traced or not.
       horizontal: whether the last column comes first; a bool, traced or not.
     """
-    image = checked(image)
+    return flipped(checked(image), vertical, horizontal)
+
+
+def flipped(pixels: Array, vertical: ArrayLike, horizontal: ArrayLike) -> Array:
+    """The pixels of any dtype and rank, mirrored."""
     for axis, flag in enumerate((vertical, horizontal)):
         if isinstance(flag, bool):
-            image = jnp.flip(image, axis) if flag else image
+            pixels = jnp.flip(pixels, axis) if flag else pixels
         else:
-            image = jnp.where(jnp.asarray(flag, bool), jnp.flip(image, axis), image)
-    return image
+            pixels = jnp.where(jnp.asarray(flag, bool), jnp.flip(pixels, axis), pixels)
+    return pixels

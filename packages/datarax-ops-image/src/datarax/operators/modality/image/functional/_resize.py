@@ -117,7 +117,7 @@ def resized_crop(
       TypeError: if the box is not integers, the size not static, or the dtype not an image's.
     """
     image, size, method = checked(image), checked_size(size), checked_method(method)
-    return windowed(image, box, size, method, antialias, flip)
+    return windowed(image, box, size, method, antialias, (False, flip))
 
 
 def windowed(
@@ -126,21 +126,21 @@ def windowed(
     size: tuple[int, int],
     method: str,
     antialias: bool,
-    flip: ArrayLike,
+    flips: tuple[ArrayLike, ArrayLike],
 ) -> Array:
-    """`resized_crop` of checked arguments; "nearest" takes arrays of any dtype."""
+    """`resized_crop` with vertical and horizontal flips; "nearest" takes arrays of any dtype."""
     edges = _within(integers(box, 4, "box", "(y0, x0, y1, x1)"), image.shape)
-    flip = jnp.asarray(flip, bool)
+    flips = tuple(jnp.asarray(flip, bool) for flip in flips)
     lengths = image.shape[:2]
     if method == "nearest":
         places = [_weights.nearest(*pair) for pair in zip(lengths, size, strict=True)]
-        return _repeated_window(image, edges, flip, *places)
+        return _repeated_window(image, edges, flips, *places)
     dtype = _weight_dtype(image)
     tables = [
         _weights.of_all_lengths(length, pixels, method, antialias, dtype)
         for length, pixels in zip(lengths, size, strict=True)
     ]
-    return _resampled_window(image, edges, flip, *tables)
+    return _resampled_window(image, edges, flips, *tables)
 
 
 def _weight_dtype(image: Array) -> np.dtype:
@@ -168,11 +168,17 @@ def _repeated(image: Array, rows: Array, columns: Array) -> Array:
 
 
 @jax.jit
-def _repeated_window(image: Array, edges: Array, flip: Array, rows: Array, columns: Array) -> Array:
+def _repeated_window(
+    image: Array, edges: Array, flips: tuple[Array, Array], rows: Array, columns: Array
+) -> Array:
     y0, x0, y1, x1 = edges
-    places = columns[x1 - x0]
-    places = jnp.where(flip, places[::-1], places)
-    return _repeated(image, y0 + rows[y1 - y0], x0 + places)
+    places = y0 + rows[y1 - y0], x0 + columns[x1 - x0]
+    return _repeated(image, *map(_mirrored, places, flips))
+
+
+def _mirrored(values: Array, flip: Array) -> Array:
+    """The values of the last axis, backwards where the flag is set."""
+    return jnp.where(flip, values[..., ::-1], values)
 
 
 @partial(jax.jit, static_argnums=3)
@@ -191,13 +197,12 @@ def _resized(image: Array, vertical: Taps, horizontal: Taps, vertical_first: boo
 
 
 @jax.jit
-def _resampled_window(image: Array, edges: Array, flip: Array, rows: Taps, columns: Taps) -> Array:
+def _resampled_window(
+    image: Array, edges: Array, flips: tuple[Array, Array], rows: Taps, columns: Taps
+) -> Array:
     y0, x0, y1, x1 = edges
-    vertical = _of_part(rows, y0, y1 - y0)
-    first, weights, count = _of_part(columns, x0, x1 - x0)
-    horizontal = Taps(
-        jnp.where(flip, first[::-1], first), jnp.where(flip, weights[:, ::-1], weights), count
-    )
+    vertical = _of_part(rows, y0, y1 - y0, flips[0])
+    horizontal = _of_part(columns, x0, x1 - x0, flips[1])
     if image.dtype != jnp.uint8:
         return _in_floats(image, vertical, horizontal)
     both = record_by_record(
@@ -207,9 +212,9 @@ def _resampled_window(image: Array, edges: Array, flip: Array, rows: Taps, colum
     return both(image, edges, *vertical, *horizontal)
 
 
-def _of_part(table: Taps, start: Array, length: Array) -> Taps:
+def _of_part(table: Taps, start: Array, length: Array, flip: Array) -> Taps:
     first, weights, count = (jnp.asarray(part)[length] for part in table)
-    return Taps(first + start, weights, count)
+    return Taps(_mirrored(first + start, flip), _mirrored(weights, flip), count)
 
 
 def _in_floats(image: Array, vertical: Taps, horizontal: Taps) -> Array:

@@ -1,0 +1,135 @@
+"""Boxes and points on the canvas of a geometry."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Real
+
+from datarax.operators.modality.image.functional import _polygons
+from datarax.operators.modality.image.functional._dtypes import computing
+from datarax.operators.modality.image.functional._exact import product
+from datarax.operators.modality.image.functional._geometries import Geometry
+
+# A rectangle that one canvas cuts has at most 8 corners, and what a second, turned one leaves 12.
+OUTLINE = 12
+
+
+class Points(NamedTuple):
+    """Points on a canvas.
+
+    Attributes:
+      points: `(y, x)` in pixels, floating.
+      visible: which of them lie on the canvas.
+    """
+
+    points: Float[Array, "points 2"]
+    visible: Bool[Array, " points"]
+
+
+class Boxes(NamedTuple):
+    """Boxes on a canvas.
+
+    Attributes:
+      boxes: `(y0, x0, y1, x1)` in pixels, floating: around what is left of each; of height and
+        width 0 where nothing is left.
+      visibility: the fraction of each one's area that is left, exactly 1 for all of it.
+      outline: the convex polygon that is left, the last vertex repeated.
+    """
+
+    boxes: Float[Array, "boxes 4"]
+    visibility: Float[Array, " boxes"]
+    outline: Float[Array, "boxes 12 2"]
+
+
+def transform_points(points: Real[Array, "points 2"], geometry: Geometry) -> Points:
+    """Points of the image on the canvas of a geometry.
+
+    Args:
+      points: `(y, x)` in pixels: pixel i reaches from i to i + 1.
+      geometry: `Crop`, `Window` or `Affine`.
+
+    Returns:
+      The points, in float32 at least, and which of them the canvas shows.
+
+    Raises:
+      ValueError: if the points are not `(points, 2)`.
+    """
+    points = _floating("points", points, 2)
+    matrix, exists = geometry.forward()
+    moved = _mapped(points, matrix.astype(points.dtype))
+    sides = jnp.asarray(geometry.size, points.dtype)
+    return Points(moved, exists & jnp.all((moved >= 0) & (moved < sides), axis=1))
+
+
+def transform_boxes(
+    boxes: Real[Array, "boxes 4"],
+    geometry: Geometry,
+    outline: Float[Array, "boxes 12 2"] | None = None,
+) -> Boxes:
+    """Boxes of the image on the canvas of a geometry, cut to it.
+
+    A turned box becomes the smallest that holds what the canvas shows of the turned rectangle.
+    That rectangle, or what is left of it, is the outline: given to the next call it keeps boxes
+    tight over several turns.
+
+    Args:
+      boxes: `(y0, x0, y1, x1)` in pixels.
+      geometry: `Crop`, `Window` or `Affine`.
+      outline: the convex polygons to use in place of the rectangles, from a call before.
+
+    Returns:
+      The boxes, in float32 at least, with visibility and outline. A box without area has the
+      visibility 0.
+
+    Raises:
+      ValueError: if the boxes are not `(boxes, 4)`, or the outline is not `(boxes, 12, 2)`.
+    """
+    boxes = _floating("boxes", boxes, 4)
+    if outline is None:
+        y0, x0, y1, x1 = boxes.T
+        corners = [y0, x0, y0, x1, y1, x1, y1, x0]
+        polygons = jnp.stack(corners, axis=1).reshape(-1, 4, 2)
+    else:
+        if outline.shape != (boxes.shape[0], OUTLINE, 2):
+            raise ValueError(
+                f"outline must be {(boxes.shape[0], OUTLINE, 2)} for {boxes.shape[0]} boxes, got "
+                f"shape {outline.shape}"
+            )
+        polygons = outline.astype(boxes.dtype)
+    matrix, exists = geometry.forward()
+    matrix = matrix.astype(boxes.dtype)
+    return jax.vmap(lambda polygon: _on_canvas(_mapped(polygon, matrix), geometry.size, exists))(
+        polygons
+    )
+
+
+def _floating(name: str, coordinates: Array, count: int) -> Array:
+    coordinates = jnp.asarray(coordinates)
+    if coordinates.ndim != 2 or coordinates.shape[1] != count:
+        raise ValueError(
+            f"{name} must be ({name}, {count}) of one record, got shape {coordinates.shape}"
+        )
+    return coordinates.astype(computing(coordinates.dtype))
+
+
+def _mapped(points: Array, matrix: Array) -> Array:
+    y, x = points[:, 0], points[:, 1]
+    rows = [product(row[0], y) + product(row[1], x) + row[2] for row in matrix]
+    return jnp.stack(rows, axis=1)
+
+
+def _on_canvas(polygon: Array, size: tuple[int, int], exists: Array) -> Boxes:
+    left, some = _polygons.clipped(polygon, size)
+    whole, rest = _polygons.area(polygon), _polygons.area(left)
+    untouched = jnp.all((polygon >= 0) & (polygon <= jnp.asarray(size, polygon.dtype)))
+    fraction = jnp.clip(rest / jnp.where(whole > 0, whole, 1), 0, 1)
+    visibility = jnp.where(untouched, 1, fraction).astype(jnp.float32)
+    left = _polygons.simplified(left, OUTLINE)
+    return Boxes(
+        jnp.concatenate([left.min(axis=0), left.max(axis=0)]),
+        jnp.where(exists & some & (whole > 0), visibility, 0),
+        left,
+    )
