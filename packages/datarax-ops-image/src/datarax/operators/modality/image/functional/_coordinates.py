@@ -49,7 +49,8 @@ def of_rotation(degrees: Float[Array, ""], size: tuple[int, int]) -> Matrix:
     y_shift, x_shift = (_fixed.halved(shift) for shift in shifts)
     rows = [cosine, sine, y_shift, minus(sine), cosine, x_shift]
     exact = Fixed(*(part.reshape(2, 3) for part in _fixed.stacked(rows)))
-    return Matrix(exact, _floating_rotation(degrees, size))
+    value = _fixed.to_float(exact, degrees.dtype)
+    return Matrix(exact, with_gradient(value, _floating_rotation(degrees, size)))
 
 
 def _floating_rotation(degrees: Array, size: tuple[int, int]) -> Float[Array, "2 3"]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Int32, UInt32
 
 # Beyond these a number is taken to be the bound: products with pixel numbers still fit.
@@ -36,6 +37,11 @@ def of_float(value: Array, largest: int = LARGEST) -> Fixed:
     fraction = (high.astype(jnp.uint32) << 16) | low.astype(jnp.uint32)
     positive = Fixed(whole.astype(jnp.int32), fraction)
     return where(value < 0, negative(positive), positive)
+
+
+def to_float(number: Fixed, dtype: DTypeLike) -> Array:
+    """The number in floating point."""
+    return number.whole.astype(dtype) + number.fraction.astype(dtype) * 2.0**-32
 
 
 def where(flag: Array, yes: Fixed, no: Fixed) -> Fixed:
