@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 
 from datarax.pipeline import Pipeline
+from datarax.pipeline._failures import Failure
 from datarax.sources import GrainSource, GrainSourceConfig
 
 INSTALLED = pytest.importorskip("grain", reason="needs the extra [grain]")
@@ -97,14 +98,64 @@ def test_an_epoch_resumes_exactly(done):
         jax.tree.map(np.testing.assert_array_equal, came, expected)
 
 
-def test_worker_processes_give_the_same_batches():
-    """With a worker process, order and data are as without, and the process ends."""
+def test_worker_processes_give_the_same_batches_over_epochs():
+    """Order, draws, metadata and lost records are as without; the processes stay, and end."""
     import multiprocessing
 
-    dataset = INSTALLED.MapDataset.range(11).map(lambda i: {"x": np.int32(10 * i)})
-    config = GrainSourceConfig(shuffle=True, seed=0, num_workers=1)
-    assert epochs(GrainSource(config, dataset=dataset), 1) == epochs(source(), 1)
-    assert multiprocessing.active_children() == []
+    def decode(index):
+        if index == 5:
+            raise OSError("broken")
+        return {"x": np.full((90, 90), index, np.float32), "name": f"n{index}"}
+
+    def noisy(record, rng):
+        return {**record, "noise": rng.integers(2**31, dtype=np.int32)}
+
+    dataset = INSTALLED.MapDataset.range(11).map(decode)
+    runs = []
+    for workers in (0, 1):
+        config = GrainSourceConfig(shuffle=True, seed=0, num_workers=workers, num_threads=0)
+        pipeline = Pipeline(
+            source=GrainSource(config, dataset=dataset),
+            transforms=[noisy],
+            metadata_fields=("name",),
+            on_error="mask",
+            batch_size=4,
+        )
+        runs.append((list(pipeline), list(pipeline)))
+        children = {child.pid for child in multiprocessing.active_children()}
+        assert len(children) == workers
+        iterator = iter(pipeline)
+        runs[-1] += ([next(iterator)],)
+        assert {child.pid for child in multiprocessing.active_children()} == children
+        iterator.close()
+        assert multiprocessing.active_children() == []
+        assert pipeline.error_count >= 2
+    for expected, came in zip(*runs, strict=True):
+        assert [batch.metadata for batch in came] == [batch.metadata for batch in expected]
+        jax.tree.map(np.testing.assert_array_equal, came, expected)
+
+
+def test_an_error_arrives_from_another_process_with_its_traceback():
+    """As text under the error, which may be one that cannot be sent."""
+    import pickle
+    import traceback
+
+    class Unsendable(Exception):  # noqa: N818
+        def __init__(self, one, two):
+            super().__init__(one)
+
+    def fail(error):
+        raise error
+
+    for error, kind in [(OSError("broken"), OSError), (Unsendable("no", 1), RuntimeError)]:
+        try:
+            fail(error)
+        except Exception as caught:
+            caught.add_note("while reading record 3")
+            came = pickle.loads(pickle.dumps(Failure(3, caught)))
+        assert (came.record, type(came.error)) == (3, kind)
+        assert came.error.__notes__ == ["while reading record 3"]
+        assert "in fail" in "".join(traceback.format_exception(came.error))
 
 
 def test_array_records_are_read(tmp_path):
@@ -140,16 +191,26 @@ def test_a_record_is_read_by_number():
     ("dataset", "error", "message"),
     [
         (Tens(0), ValueError, "from 1 to .* got 0 records"),
-        (np.zeros(3), TypeError, "got ndarray"),
+        (np.zeros(3), TypeError, r"a grain.MapDataset, .* or a grain.IterDataset, got ndarray"),
+        (3, TypeError, "a length and a dict for each number, or a grain.IterDataset, got int"),
         ([np.zeros(3)], TypeError, r"dataset\[0\] must be a dict of arrays, got ndarray"),
         (
             INSTALLED.MapDataset.range(3).map(lambda i: {"x": i}).repeat(),
             ValueError,
             "a repeated dataset is endless",
         ),
-        (INSTALLED.MapDataset.range(3).to_iter_dataset(), TypeError, "got PrefetchIterDataset"),
+        (
+            INSTALLED.MapDataset.range(3).to_iter_dataset(),
+            ValueError,
+            r"a grain.IterDataset, which has no length; .* GrainSourceConfig\(length=...\)",
+        ),
+        (
+            INSTALLED.MapDataset.range(3).shuffle(seed=0).random_map(lambda i, g: i, seed=0),
+            ValueError,
+            "shuffled and draws",
+        ),
     ],
-    ids=["empty", "array", "bare records", "endless", "iterator"],
+    ids=["empty", "array", "number", "bare records", "endless", "iterator", "shuffled"],
 )
 def test_bad_data_sets_are_refused(dataset, error, message):
     """A data set without a fixed number of dicts is refused when the source is made."""
@@ -180,10 +241,9 @@ class Troubled(Tens):
         return {"x": np.ma.masked_array(np.float32([1, 2]), mask=[0, index == 3])}
 
 
-@pytest.mark.parametrize("options", [{"num_threads": 0}, {}, {"num_workers": 1}], ids=str)
+@pytest.mark.parametrize("options", [{"num_threads": 0}, {}], ids=str)
 def test_stop_iteration_of_a_dataset_is_named(options):
     """Grain would take it for the end of what there is to read."""
-    # A function of the test, which a worker process gets by value.
     dataset = INSTALLED.MapDataset.range(11).map(
         lambda index: next(iter(())) if index == 7 else {"x": np.float32(index)}
     )
@@ -192,14 +252,106 @@ def test_stop_iteration_of_a_dataset_is_named(options):
     iterator = iter(pipeline)
     iterator.set_state({**iterator.get_state(), "record": np.uint32(6)})
     next(iterator)
-    with pytest.raises(RuntimeError, match="record 7 of dataset raised StopIteration"):
+    with pytest.raises(RuntimeError, match=r"record 7 of .* raised StopIteration"):
         next(iterator)
 
 
 def test_masked_records_of_a_dataset_are_refused():
     """Grain stacks what lies under the mask."""
     source = GrainSource(GrainSourceConfig(num_threads=0), dataset=Troubled())
-    with pytest.raises(ValueError, match=r"record 3\['x'\] is a masked array with masked entries"):
+    with pytest.raises(ValueError, match=r"data\['x'\] .*is a masked array with masked entries"):
         list(Pipeline(source=source, batch_size=2, prefetch=0))
     with pytest.raises(RuntimeError, match="record 7 of Troubled raised StopIteration"):
         source[7]
+
+
+def test_what_a_data_set_draws_differs_in_every_epoch():
+    """And repeats with the epoch, whatever the number of threads."""
+    dataset = (
+        INSTALLED.MapDataset.range(5)
+        .seed(7)
+        .map(lambda index: {"x": np.int32(index)})
+        .random_map(lambda record, rng: {**record, "noise": rng.integers(2**31, dtype=np.int32)})
+    )
+    runs = []
+    for threads in (0, 2):
+        config = GrainSourceConfig(shuffle=True, seed=1, num_threads=threads)
+        pipeline = Pipeline(source=GrainSource(config, dataset=dataset), batch_size=5)
+        runs.append([])
+        for _ in range(3):
+            (batch,) = pipeline
+            runs[-1].append(np.asarray(batch["noise"])[np.argsort(batch["x"])].tolist())
+    assert runs[0] == runs[1]
+    assert len({tuple(noise) for noise in runs[0]}) == 3
+
+
+def sequential(length, count=7, **options):
+    """An endless mixture, two of three records from the first of two data sets."""
+    first, second = (
+        INSTALLED.MapDataset.range(start, start + count)
+        .map(lambda index: {"x": np.int32(index), "name": f"n{index}"})
+        .to_iter_dataset()
+        for start in (0, 100)
+    )
+    mixed = INSTALLED.IterDataset.mix([first, second], weights=[2, 1])
+    config = GrainSourceConfig(length=length, metadata_fields=("name",), **options)
+    return GrainSource(config, dataset=mixed)
+
+
+def test_a_sequential_data_set_goes_on_over_epochs():
+    """In its own order; what ends begins again; texts are metadata."""
+    expected = [record["x"] for record in sequential(5)._stream.value._dataset] * 3
+    pipeline = Pipeline(source=sequential(4), batch_size=3)
+    found = [batch.compact() for _ in range(3) for batch in pipeline]
+    assert np.concatenate([batch["x"] for batch in found]).tolist() == expected[:12]
+    assert found[0].record_index.tolist() == [0, 1, 2]
+    assert found[1].metadata == ({"name": f"n{expected[3]}"},)
+    assert pipeline.batch_spec()["x"] == jax.ShapeDtypeStruct((3,), np.int32)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["state of Grain", "read again"])
+def test_a_sequential_data_set_is_picked_up_at_a_record(known, caplog):
+    """By Grain's own state, or by reading what comes before once more."""
+    source, other = sequential(6), sequential(6)
+    read = source.batches(1, 0, 2)
+    next(read)
+    rest = [batch["x"].tolist() for batch in read]
+    stream = other._stream.value
+    if known:
+        stream.resume(8, source._stream.value.state(8))
+    with caplog.at_level("INFO", logger="datarax.pipeline"):
+        assert [batch["x"].tolist() for batch in other.batches(1, 2, 2)] == rest
+    assert ["8 records of a grain" in entry.message for entry in caplog.records] == (
+        [] if known else [True]
+    )
+
+
+def test_a_sequential_data_set_has_no_records_by_number():
+    """Nor options that are for one that has."""
+    source = sequential(6)
+    with pytest.raises(TypeError, match=r"records by number need a grain\.MapDataset"):
+        source[0]
+    with pytest.raises(TypeError, match="select needs records that can be read by number"):
+        source.take(2)
+    with pytest.raises(TypeError, match="but GrainSource is read sequentially"):
+        Pipeline(source=source, batch_size=2, num_threads=2)
+    with pytest.raises(ValueError, match="is read sequentially: it has an order of its own"):
+        Pipeline(source=source, batch_size=2, shuffle=True, seed=0)
+    with pytest.raises(ValueError, match="shuffle=True, shard=None, num_workers=0"):
+        sequential(6, shuffle=True, seed=0)
+    with pytest.raises(ValueError, match=r"length=2 is for a grain\.IterDataset"):
+        GrainSource(GrainSourceConfig(length=2), dataset=Tens())
+
+
+def test_parquet_files_are_read(tmp_path):
+    """A file of columns, through Grain's reader of Parquet."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    path = str(tmp_path / "data.parquet")
+    parquet.write_table(pyarrow.table({"x": list(range(9)), "y": [0.5] * 9}), path)
+    dataset = INSTALLED.experimental.ParquetIterDataset(path)
+    source = GrainSource(GrainSourceConfig(length=9), dataset=dataset)
+    found = [batch.compact() for batch in Pipeline(source=source, batch_size=4)]
+    assert np.concatenate([batch["x"] for batch in found]).tolist() == list(range(9))
+    assert found[0]["y"].tolist() == [0.5] * 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -18,12 +18,13 @@ from datarax.core import randomness
 from datarax.core.element_batch import Batch, Element
 from datarax.pipeline import _arguments
 from datarax.pipeline._failures import Failure
+from datarax.pipeline._processes import Parked
 from datarax.pipeline._threads import Threads
 from datarax.pipeline._transforms import Transform, checked_transforms
 from datarax.sources import DataSourceModule
 from datarax.sources._config import checked_names
 from datarax.sources._metadata import require_numbers, with_metadata
-from datarax.sources._order import words_of_key, words_of_seed
+from datarax.sources._order import Plan, words_of_key, words_of_seed
 from datarax.sources._source import ShuffleKey
 
 TRANSFORM_STREAM = "transforms"
@@ -43,6 +44,8 @@ class HostWork:
       metadata_fields: fields that become metadata, after the transforms.
       mask: whether a record that cannot be read becomes a row of padding, rather than an error.
       threads: how many threads read and transform; 0: the one that asks for a batch.
+      workers: how many processes do so, each with so many threads; 0: this one.
+      parked: processes that wait for the next epoch.
     """
 
     source: DataSourceModule[Any]
@@ -51,6 +54,8 @@ class HostWork:
     metadata_fields: tuple[str, ...]
     mask: bool
     threads: int
+    workers: int = 0
+    parked: Parked = field(default_factory=Parked, repr=False, compare=False)
 
     def element(self, epoch: int, index: int) -> Element:
         """A record as it goes into a batch.
@@ -62,7 +67,7 @@ class HostWork:
         Raises:
           Exception: whatever the source or a transform raises, with a note that names the record.
         """
-        record: Any = self.source._element(index)
+        record: Any = self.source._element(index, epoch)
         what = f"record {index} of {self.source._label()}"
         if self.transforms:
             # What has neither state nor metadata is its data.
@@ -80,7 +85,7 @@ class HostWork:
     def template(self) -> Element:
         """The first record, or, with `mask`, the first that can be read."""
         for index in range(len(self.source) if self.mask else 1):
-            found = self._attempt((0, index))
+            found = self.attempt((0, index))
             if isinstance(found, Element):
                 require_numbers(found.data, f"record {index} of {self.source._label()}")
                 return found
@@ -91,25 +96,38 @@ class HostWork:
             "last one's error is the cause"
         ) from found.error
 
-    def read(
-        self, epoch: int, steps: Iterable[np.ndarray]
-    ) -> Generator[tuple[Batch, tuple[Failure, ...]], None, None]:
+    def assembly(self) -> Assembly:
+        """What makes batches of such records."""
+        return Assembly(self)
+
+    def read(self, plan: Plan) -> Generator[tuple[Batch, tuple[Failure, ...]], None, None]:
         """Reads batches.
 
         Args:
-          epoch: from 0.
-          steps: the numbers of the records of each batch.
+          plan: the numbers of the records of each batch.
 
         Yields:
           A batch with `record_index`, and the records that became padding.
         """
-        assemble = Assembly(self)
-        first, second = itertools.tee(steps)
-        items = ((epoch, int(index)) for indices in first for index in indices)
-        pool = Threads(self._attempt, self.threads) if self.threads else None
+        if not self.workers:
+            yield from self._read(plan)
+            return
+        processes = self.parked.at(self, plan)
+        try:
+            yield from processes.read(self, plan)
+        except BaseException:
+            processes.close()
+            raise
+        self.parked.park(processes)
+
+    def _read(self, plan: Plan) -> Generator[tuple[Batch, tuple[Failure, ...]], None, None]:
+        assemble = self.assembly()
+        first, second = itertools.tee(plan)
+        items = ((plan.epoch, int(index)) for indices in first for index in indices)
+        pool = Threads(self.attempt, self.threads) if self.threads else None
         try:
             # As many as keep all threads busy while one of them is slow.
-            results = pool.map(items, 4 * self.threads) if pool else map(self._attempt, items)
+            results = pool.map(items, 4 * self.threads) if pool else map(self.attempt, items)
             for indices in second:
                 found = list(itertools.islice(results, len(indices)))
                 yield assemble(indices, found)
@@ -117,11 +135,16 @@ class HostWork:
             if pool:
                 pool.close()
 
-    def _attempt(self, item: tuple[int, int]) -> Element | Failure:
+    def attempt(self, item: tuple[int, int]) -> Element | Failure:
+        """The element of an epoch's record, or why there is none.
+
+        Args:
+          item: the epoch and the record's number.
+        """
         try:
-            return self.element(*item)
+            return self.element(item[0], int(item[1]))
         except Exception as error:
-            return Failure(item[1], error)
+            return Failure(int(item[1]), error)
 
 
 class Assembly:
@@ -198,6 +221,7 @@ def host_work(
     transforms: Any,
     metadata_fields: Any,
     threads: Any,
+    workers: Any,
     mask: bool,
     seed: int | None,
     rngs: nnx.Rngs | None,
@@ -209,6 +233,7 @@ def host_work(
       transforms: those of `Pipeline`.
       metadata_fields: those of `Pipeline`.
       threads: its `num_threads`.
+      workers: its `num_workers`.
       mask: whether a record that cannot be read becomes padding.
       seed: that of `Pipeline`, checked.
       rngs: those of `Pipeline`, checked.
@@ -219,22 +244,27 @@ def host_work(
     """
     checked = checked_transforms(transforms)
     fields = checked_names("metadata_fields", metadata_fields)
-    count = None if threads is None else _arguments.checked_integer("num_threads", threads, 0)
-    if not (checked or fields or mask or count):
+    count, processes = source.num_threads, source.num_workers
+    if workers is not None:
+        processes = _arguments.checked_integer("num_workers", workers, 0)
+    if threads is not None:
+        count = _arguments.checked_integer("num_threads", threads, 0)
+    elif checked and not count and not processes:
+        count = min(os.cpu_count() or 1, MOST_THREADS)
+    if source._makes_batches:
+        if checked or fields or mask or threads or workers:
+            how = "is read sequentially" if source.sequential else "makes its batches itself"
+            raise TypeError(
+                "transforms, metadata_fields, num_threads, num_workers and on_error='mask' need a "
+                f"source that is read by number, but {source._label()} {how}; do the work on "
+                "records in what it reads"
+            )
         return None
-    own = type(source).batches is not DataSourceModule.batches
-    if source.sequential or own:
-        raise TypeError(
-            "transforms, metadata_fields, num_threads and on_error='mask' need a source that is "
-            f"read by number, but {source._label()} "
-            f"{'makes its batches itself' if own else 'is read sequentially'}; do the work on "
-            "records in what it reads"
-        )
-    if count is None:
-        count = min(os.cpu_count() or 1, MOST_THREADS) if checked else 0
+    if not (checked or fields or mask or count or processes):
+        return None
     draws = any(transform.kind == "random" for transform in checked)
     key = _key_of_transforms(source, seed, rngs) if draws else None
-    return HostWork(source, checked, key, fields, mask, count)
+    return HostWork(source, checked, key, fields, mask, count, processes)
 
 
 def _key_of_transforms(

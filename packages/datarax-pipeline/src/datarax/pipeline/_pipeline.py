@@ -54,6 +54,10 @@ class Pipeline:
         transform's place alone. A record is a dict if the source gives dicts.
       num_threads: how many threads read and transform records; the source and `transforms` must
         allow it. None: as many as there are CPUs, at most 16, where there are transforms, else 0.
+      num_workers: how many processes of Grain (extra `[grain]`) do so instead, each with
+        `num_threads` threads for whole batches; source and transforms must be picklable. They are
+        kept from one epoch to the next, and end with an error, an early end of the loop, `close`
+        or the pipeline. None: what the source says, else 0.
       on_error: what becomes of a record for which the source or a transform raises an error:
         "raise" it, with a note that names the record and its source; or "mask" the record: its row
         is padding, and all others are as they would be. It is logged by the logger
@@ -99,6 +103,7 @@ class Pipeline:
         metadata_fields: Sequence[str] = (),
         transforms: Sequence[Any] = (),
         num_threads: int | None = None,
+        num_workers: int | None = None,
         on_error: OnError = "raise",
         max_errors: int | None = None,
         rngs: nnx.Rngs | None = None,
@@ -120,6 +125,7 @@ class Pipeline:
             transforms=transforms,
             metadata_fields=metadata_fields,
             threads=num_threads,
+            workers=num_workers,
             mask=on_error == "mask",
             seed=_arguments.checked_seed(seed),
             rngs=rngs,
@@ -159,6 +165,11 @@ class Pipeline:
         if self.remainder == "drop":
             return records // self.batch_size
         return -(-records // self.batch_size)
+
+    def close(self) -> None:
+        """Ends worker processes that wait for the next epoch; it starts new ones."""
+        if self._work is not None:
+            self._work.parked.close()
 
     @property
     def error_count(self) -> int:

@@ -32,6 +32,7 @@ class Prefetcher(Generic[Out]):
         self._changed = threading.Condition()
         self._ready: deque[tuple[bool, Any]] = deque()
         self._closed = False
+        self._reading = True
         self._thread = threading.Thread(
             target=self._run, args=(items, prepare, size), name="datarax-prefetch", daemon=True
         )
@@ -58,7 +59,7 @@ class Prefetcher(Generic[Out]):
             self._closed = True
             self._ready.clear()
             self._changed.notify_all()
-        end_of([self._thread])
+        end_of([self._thread], lambda: self._reading)
 
     def _run(
         self, items: Generator[In, None, None], prepare: Callable[[In], Out], size: int
@@ -78,6 +79,8 @@ class Prefetcher(Generic[Out]):
         except BaseException as error:
             end = error
         finally:
+            # What is left to do takes as long as it takes, such as to end processes.
+            self._reading = False
             items.close()
         self._put(False, end)
 

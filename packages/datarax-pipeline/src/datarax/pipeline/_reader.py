@@ -108,8 +108,7 @@ def read(epoch: Epoch) -> Generator[Read, None, None]:
       ValueError: if a batch has too many rows, or no `record_index` or `epoch`.
       RuntimeError: if the source gives fewer records than it has.
     """
-    own = type(epoch.source).batches is not DataSourceModule.batches
-    return _of_its_own(epoch) if own else _planned(epoch)
+    return _of_its_own(epoch) if epoch.source._makes_batches else _planned(epoch)
 
 
 def _planned(epoch: Epoch) -> Generator[Read, None, None]:
@@ -117,7 +116,7 @@ def _planned(epoch: Epoch) -> Generator[Read, None, None]:
     source, plan = epoch.source, epoch.plan
     batches: Any
     if epoch.work is not None:
-        batches = epoch.work.read(epoch.number, plan)
+        batches = epoch.work.read(plan)
     elif source.device_records() is not None:
         batches = ((_indexed(source, indices), ()) for indices in plan)
     else:

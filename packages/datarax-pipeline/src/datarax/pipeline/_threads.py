@@ -20,14 +20,22 @@ logger = logging.getLogger("datarax.pipeline")
 PATIENCE = 1.0
 
 
-def end_of(threads: Iterable[threading.Thread]) -> None:
-    """Waits until threads that were told to end have ended, but not for those that are stuck."""
+def end_of(
+    threads: Iterable[threading.Thread], may_be_stuck: Callable[[], bool] = lambda: True
+) -> None:
+    """Waits until threads that were told to end have ended, but not for those that are stuck.
+
+    Args:
+      threads: all of them.
+      may_be_stuck: whether they may be in a read that does not return.
+    """
     last = time.monotonic() + PATIENCE
     for thread in threads:
         # What is no longer used may be closed by whichever thread ran the garbage collector.
-        if thread is threading.current_thread() or not thread.is_alive():
+        if thread is threading.current_thread():
             continue
-        thread.join(max(last - time.monotonic(), 0.0))
+        while thread.is_alive() and (time.monotonic() < last or not may_be_stuck()):
+            thread.join(0.05)
         if thread.is_alive():
             logger.warning(
                 "%s is still busy, perhaps with a read that does not return, and is left to end by "

@@ -64,6 +64,9 @@ class JoinedSource(DataSourceModule[SourceConfig]):
         self._joined = Opaque(modules)
         self._starts = Opaque(np.cumsum([0, *map(readable, modules)], dtype=np.int64))
         self.in_memory = all(source.in_memory for source in modules)
+        self._differs_by_epoch = any(source._differs_by_epoch for source in modules)
+        self.num_threads = max(source.num_threads for source in modules)
+        self.num_workers = max(source.num_workers for source in modules)
         self.records = int(self._starts.value[-1])
         if self.records > MAX_RECORDS:
             raise ValueError(
@@ -94,8 +97,11 @@ class JoinedSource(DataSourceModule[SourceConfig]):
         return which, indices - self._starts.value[which]
 
     def __getitem__(self, index: int) -> Element:
+        return self._record(index, 0)
+
+    def _record(self, index: int, epoch: int) -> Element:
         (which,), (number,) = self.locate(np.array([index]))
-        return self.sources[which]._element(int(number))
+        return self.sources[which]._element(int(number), epoch)
 
     def gather(self, indices: Int[np.ndarray, " batch"]) -> Batch:
         which, numbers = self.locate(indices)

@@ -1,20 +1,24 @@
-"""`GrainSource`: what Grain reads, shuffled, sharded and read ahead by Grain."""
+"""`GrainSource`: what Grain reads, by number or one record after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import index as as_index
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import UInt32
+from jaxtyping import Int, PyTree, UInt32
 
-from datarax.core.element_batch import Batch
+from datarax.batching import record_spec
+from datarax.core.element_batch import Batch, Element
 from datarax.sources._config import SourceConfig
+from datarax.sources._grain_stream import GrainStream
 from datarax.sources._indexed import Dataset
-from datarax.sources._order import seed_of_epoch
+from datarax.sources._metadata import require_numbers, with_metadata
+from datarax.sources._opaque import Opaque
 from datarax.sources._source import MAX_RECORDS, DataSourceModule
 
 if TYPE_CHECKING:
@@ -26,18 +30,20 @@ class GrainSourceConfig(SourceConfig):
     """Configuration of `GrainSource`.
 
     Args:
-      num_workers: how many processes read; 0: this one. They start anew with each epoch. Batches
-        are the same for every number.
-      num_threads: how many batches each process reads at once and ahead; 0: none, which suits data
-        in memory.
+      num_workers: how many processes of Grain read for a pipeline that is not told; 0: this one.
+        They are kept from one epoch to the next. Batches are the same for every number.
+      num_threads: how many threads read records in each process, for a pipeline that is not told;
+        0: none, which suits data in memory.
       shard: which part of each (shuffled) epoch this host reads, such as
         `grain.sharding.ShardByJaxProcess(drop_remainder=True)`; None: all of it.
+      length: how many records an epoch has, for a `grain.IterDataset`, which has no length of its
+        own. Epochs go on where the one before ended; what ends begins again.
       cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
-      stochastic, stream_name, shuffle, seed: see `SourceConfig`.
+      stochastic, stream_name, shuffle, seed, metadata_fields: see `SourceConfig`.
 
     Raises:
       TypeError: for a value of the wrong type.
-      ValueError: for a negative number.
+      ValueError: for a negative number, or a length of 0.
 
     >>> GrainSourceConfig(shuffle=True, seed=0, num_workers=4).num_workers
     4
@@ -46,15 +52,18 @@ class GrainSourceConfig(SourceConfig):
     num_workers: int = 0
     num_threads: int = 4
     shard: ShardOptions | None = None
+    length: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("num_workers", "num_threads"):
+        for field, least in (("num_workers", 0), ("num_threads", 0), ("length", 1)):
             value = getattr(self, field)
+            if field == "length" and value is None:
+                continue
             if isinstance(value, bool) or not hasattr(value, "__index__"):
                 raise TypeError(f"GrainSourceConfig.{field} must be an integer, got {value!r}")
-            if as_index(value) < 0:
-                raise ValueError(f"GrainSourceConfig.{field} must be 0 or more, got {value}")
+            if as_index(value) < least:
+                raise ValueError(f"GrainSourceConfig.{field} must be {least} or more, got {value}")
         if self.shard is not None and not hasattr(self.shard, "shard_index"):
             raise TypeError(
                 "GrainSourceConfig.shard must be grain.sharding.ShardOptions or None, got "
@@ -63,23 +72,32 @@ class GrainSourceConfig(SourceConfig):
 
 
 class GrainSource(DataSourceModule[GrainSourceConfig]):
-    """Reads a Grain data set (ArrayRecord, Parquet, a `MapDataset` with maps, ...).
+    """Reads a Grain data set.
 
-    Grain shuffles, shards and runs the worker processes; `record_index` is the record's number in
-    `dataset`, so leave shuffling, sharding, batching and repeating of `dataset` to this source and
-    the pipeline. Resumes exactly. `len(source)` is the number of records of this host's shard.
+    A `grain.MapDataset` (ArrayRecord, a `grain.sources` class with maps, ...) is read by number:
+    `record_index` is the record's number in `dataset`, so leave shuffling, sharding, batching and
+    repeating of `dataset` to this source and the pipeline. What its `random_map` draws differs in
+    every epoch. `len(source)` is the number of records of this host's shard.
+
+    A `grain.IterDataset` (Parquet, TFRecord, mixtures, ...) is read one record after the other, in
+    its own order: shuffle, shard, filter and decode in Grain, do not batch there. It needs
+    `config.length`; `record_index` counts within the epoch. Saved and restored with a pipeline's
+    iterator by Grain's own state.
 
     Args:
       config: whether to shuffle, and who reads which records.
-      dataset: a `grain.MapDataset` or one of `grain.sources`: has a length, and a dict of arrays
-        for each number. With worker processes, it must be picklable.
+      dataset: a `grain.MapDataset`, one of `grain.sources`, or any object that has a length and a
+        dict of arrays for each number; or a `grain.IterDataset` of such dicts. With worker
+        processes, it must be picklable.
       rngs: streams from which the order is derived if `config.seed` is None.
       name: what to call it in messages.
 
     Raises:
       ImportError: without the extra `[grain]`.
-      TypeError: if `dataset` has no records by number, or its first one is no dict.
-      ValueError: if `dataset`, or this host's shard of it, is empty.
+      TypeError: if `dataset` is neither, or its first record is no dict.
+      ValueError: if `dataset`, or this host's shard of it, is empty; for an `IterDataset` without
+        `length`, or with options that are for the other kind; if a `MapDataset` is shuffled, and
+        draws.
 
     >>> import grain  # doctest: +SKIP
     >>> dataset = grain.MapDataset.range(6).map(lambda i: {"x": i})  # doctest: +SKIP
@@ -98,112 +116,159 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
-        self._dataset = Dataset(dataset)
-        _grain()
-        length = len(dataset)
-        if not 0 < length <= MAX_RECORDS or not len(self):
+        grain = _grain()
+        self.sequential = isinstance(dataset, grain.IterDataset)
+        self.num_workers, self.num_threads = config.num_workers, config.num_threads
+        if self.sequential:
+            _require_sequential(config)
+            self._stream = Opaque(GrainStream(dataset))
+            return
+        self._dataset = _numbered(dataset)
+        self._differs_by_epoch = _draws(dataset)
+        if config.length is not None:
+            raise ValueError(
+                f"length={config.length} is for a grain.IterDataset, but dataset is a "
+                f"{type(dataset).__name__} of {len(dataset)} records; use source.take"
+            )
+        if not 0 < self.records <= MAX_RECORDS or not len(self):
             raise ValueError(
                 f"dataset must have from 1 to {MAX_RECORDS} records and at least one in this "
-                f"shard, got {length} records and {config.shard}; a repeated dataset is endless: "
-                "leave repeating to the pipeline"
+                f"shard, got {self.records} records and {config.shard}; a repeated dataset is "
+                "endless: leave repeating to the pipeline"
             )
-        first = self._dataset.record(0)
-        if not isinstance(first, Mapping):
-            raise TypeError(
-                f"dataset[0] must be a dict of arrays, got {type(first).__name__}; decode it "
-                "first: grain.MapDataset.source(dataset).map(decode)"
-            )
+        _require_dict(self._dataset.record(0), "dataset[0]")
+
+    @property
+    def records(self) -> int:
+        """How many records there are on all hosts."""
+        return len(self) if self.sequential else len(self._dataset.wrapped)
 
     def __len__(self) -> int:
-        records, shard = len(self._dataset.wrapped), self.config.shard
+        shard = self.config.shard
+        if self.config.length is not None:
+            return self.config.length
         if shard is None:
-            return records
-        each, more = divmod(records, shard.shard_count)
+            return self.records
+        each, more = divmod(self.records, shard.shard_count)
         return each + (not shard.drop_remainder and shard.shard_index < more)
 
     def __getitem__(self, index: int) -> Any:
-        length = len(self._dataset.wrapped)
-        # A MapDataset begins again after its end.
-        if not 0 <= index < length:
-            raise IndexError(f"index must be from 0 to {length - 1}, got {index}")
-        return self._dataset.record(index)
+        return self._record(index, 0)
 
-    def order(self, epoch: int) -> UInt32[np.ndarray, " records"]:
-        return np.fromiter(self._numbers(epoch), np.uint32, len(self))
-
-    def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
-        if start >= len(self):
-            return
-        grain, config = _grain(), self.config
-        numbers = self._numbers(epoch)[start:]
-        records = numbers.map(_reader(self._dataset.wrapped)).batch(batch_size)
-        # Records were batched before, so that buffers count batches.
-        options = grain.ReadOptions(
-            num_threads=config.num_threads, prefetch_buffer_size=config.num_threads
-        )
-        read = records.to_iter_dataset(options)
-        if config.num_workers:
-            _parse_flags()
-            read = read.mp_prefetch(
-                grain.multiprocessing.MultiprocessingOptions(num_workers=config.num_workers)
+    def _record(self, index: int, epoch: int) -> Any:
+        if self.sequential:
+            raise TypeError(
+                f"{self._label()} reads a grain.IterDataset one record after the other; records by "
+                "number need a grain.MapDataset"
             )
-        iterator = iter(read)
-        try:
-            for item in iterator:
-                yield Batch.from_arrays(item["record"], record_index=item["index"], epoch=epoch)
-        finally:
-            iterator.close()
-
-    def _numbers(self, epoch: int) -> Any:
-        """The numbers of this shard's records in the order of an epoch, as a `MapDataset`."""
-        shard, records = self.config.shard, len(self._dataset.wrapped)
-        numbers = _grain().MapDataset.range(records)
-        if self.config.shuffle:
-            numbers = numbers.shuffle(seed=seed_of_epoch(self._require_shuffle_key(), epoch))
-        if shard is not None:
-            last = records - records % shard.shard_count if shard.drop_remainder else records
-            numbers = numbers[shard.shard_index : last : shard.shard_count]
-        return numbers
-
-
-def _reader(dataset: Any) -> Callable[[int], dict[str, Any]]:
-    # Nested, so that worker processes get it by value and need not import this package.
-    def refuse_masked(name: str, node: Any) -> None:
-        # Before Grain stacks records, which drops the mask.
-        if isinstance(node, Mapping):
-            for key, child in node.items():
-                refuse_masked(f"{name}[{key!r}]", child)
-        elif isinstance(node, np.ma.MaskedArray) and np.ma.is_masked(node):
-            raise ValueError(
-                f"{name} is a masked array with masked entries, for which batches have no place; "
-                "fill them with array.filled(...), and give the mask as a field of its own"
-            )
-
-    def read(index: int) -> dict[str, Any]:
-        try:
-            record = dataset[index]
-        except StopIteration as error:
-            raise RuntimeError(
-                f"record {index} of dataset raised StopIteration, which would end the epoch before "
-                "its end; return a value, or raise another error"
-            ) from error
-        refuse_masked(f"record {index}", record)
+        # A MapDataset begins again after its end, there with other random numbers.
+        if not 0 <= index < self.records:
+            raise IndexError(f"index must be from 0 to {self.records - 1}, got {index}")
+        turn = epoch if self._differs_by_epoch else 0
+        record = self._dataset.record(index + turn * self.records)
         if record is None:
             raise ValueError(
                 f"record {index} is None, as filtered records are; a source has a fixed number of "
-                "records: filter before, and give a dataset of what is left"
+                "records: filter before, and give a dataset of what is left, or a "
+                "grain.IterDataset"
             )
-        return {"index": np.uint32(index), "record": record}
+        return record
 
-    return read
+    def record_numbers(
+        self, epoch: int, positions: Int[np.ndarray, " n"]
+    ) -> UInt32[np.ndarray, " n"]:
+        shard, positions = self.config.shard, np.asarray(positions)
+        if self.sequential or shard is None:
+            return super().record_numbers(epoch, positions)
+        places = shard.shard_index + positions.astype(np.int64) * shard.shard_count
+        return self._order(epoch, self.records).at(places)
+
+    def element_spec(self) -> PyTree[jax.ShapeDtypeStruct]:
+        if not self.sequential:
+            return super().element_spec()
+        element = self._from_stream(self._stream.value.first(), 0)
+        require_numbers(element.data, f"record 0 of {self._label()}")
+        return record_spec(element)
+
+    @property
+    def _makes_batches(self) -> bool:
+        return self.sequential
+
+    def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
+        if not self.sequential:
+            yield from super().batches(epoch, start, batch_size)
+            return
+        length = len(self)
+        stream = self._stream.value.records(epoch * length + start)
+        try:
+            for first in range(start, length, batch_size):
+                numbers = np.arange(first, min(first + batch_size, length), dtype=np.uint32)
+                elements = [self._from_stream(next(stream), int(number)) for number in numbers]
+                stream.remember()
+                batch = self._stacked(elements, numbers)
+                yield batch.replace(record_index=numbers, epoch=epoch)
+        except BaseException:
+            stream.end()
+            raise
+        self._stream.value.park(stream)
+
+    def _from_stream(self, record: Any, number: int) -> Element:
+        what = f"record {number} of the epoch, of {self._label()}"
+        _require_dict(record, what)
+        return with_metadata(record, self.config.metadata_fields, what)
 
 
-def _parse_flags() -> None:
-    """Lets Grain read its flags in a program that is not run by absl and parses none."""
-    from absl import flags
+def _numbered(dataset: Any) -> Dataset:
+    """The data set, if it has records by number."""
+    try:
+        return Dataset(dataset)
+    except TypeError as error:
+        raise TypeError(
+            "dataset must be a grain.MapDataset, one of grain.sources, any object with a length "
+            "and a dict for each number, or a grain.IterDataset, got "
+            f"{type(dataset).__name__}"
+        ) from error
 
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+
+def _require_sequential(config: GrainSourceConfig) -> None:
+    if config.length is None:
+        raise ValueError(
+            "dataset is a grain.IterDataset, which has no length; say how many records an epoch "
+            "has: GrainSourceConfig(length=...)"
+        )
+    if config.shuffle or config.shard is not None or config.num_workers:
+        raise ValueError(
+            "dataset is a grain.IterDataset, which is read in its own order; shuffle, shard and "
+            "read it in processes before it comes here (WindowShuffle, slices, mp_prefetch), got "
+            f"shuffle={config.shuffle}, shard={config.shard}, num_workers={config.num_workers}"
+        )
+
+
+def _require_dict(record: Any, what: str) -> None:
+    if not isinstance(record, Mapping):
+        raise TypeError(
+            f"{what} must be a dict of arrays, got {type(record).__name__}; decode it first: "
+            "grain.MapDataset.source(dataset).map(decode)"
+        )
+
+
+def _draws(dataset: Any) -> bool:
+    """Whether a transform of the data set draws random numbers."""
+    kinds = [type(node).__name__ for node in _nodes(dataset)]
+    draws = any("RandomMap" in kind for kind in kinds)
+    if draws and any("Shuffle" in kind for kind in kinds):
+        raise ValueError(
+            "dataset is shuffled and draws random numbers in a random_map, so that its records "
+            "would have other numbers in every epoch; leave shuffling to "
+            "GrainSourceConfig(shuffle=True)"
+        )
+    return draws
+
+
+def _nodes(dataset: Any) -> Iterator[Any]:
+    yield dataset
+    for parent in getattr(dataset, "parents", ()):
+        yield from _nodes(parent)
 
 
 def _grain() -> Any:

@@ -48,15 +48,20 @@ class SelectedSource(DataSourceModule[SourceConfig]):
             self.shuffle_key = type(source.shuffle_key)(source.shuffle_key.get_value())
         self._chosen = Opaque((source, numbers))
         self.in_memory = source.in_memory
+        self._differs_by_epoch = source._differs_by_epoch
+        self.num_threads, self.num_workers = source.num_threads, source.num_workers
 
     def __len__(self) -> int:
         return len(self._chosen.value[1])
 
     def __getitem__(self, index: int) -> Element:
+        return self._record(index, 0)
+
+    def _record(self, index: int, epoch: int) -> Element:
         source, numbers = self._chosen.value
         if not 0 <= index < len(numbers):
             raise IndexError(f"index must be from 0 to {len(numbers) - 1}, got {index}")
-        return source._element(int(numbers[index]))
+        return source._element(int(numbers[index]), epoch)
 
     def gather(self, indices: Int[np.ndarray, " batch"]) -> Batch:
         source, numbers = self._chosen.value

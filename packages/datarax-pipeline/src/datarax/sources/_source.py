@@ -52,6 +52,9 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         ahead where the CPU computes too; False unless you set it.
       sequential: whether records come in the order of something else, one after the other, and
         cannot be read by number; False unless you set it.
+      num_threads: how many threads read records for a pipeline that is not told; 0 unless you set
+        it.
+      num_workers: how many processes read for a pipeline that is not told; 0 unless you set it.
 
     Raises:
       TypeError: if `config` or `rngs` is of the wrong type.
@@ -70,6 +73,10 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
     config_class = SourceConfig
     in_memory = False
     sequential = False
+    num_threads = 0
+    num_workers = 0
+    # Whether `_record` heeds its epoch.
+    _differs_by_epoch = False
 
     def __init__(
         self, config: SourceConfigT, *, rngs: nnx.Rngs | None = None, name: str | None = None
@@ -103,7 +110,9 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         Returns:
           A batch of these records in this order, without `record_index` and `epoch`.
         """
-        elements = self.read_elements(indices)
+        return self._stacked(self.read_elements(indices), indices)
+
+    def _stacked(self, elements: list[Element], indices: Int[np.ndarray, " batch"]) -> Batch:
         try:
             return Batch.from_elements(elements)
         except (TypeError, ValueError) as error:
@@ -130,10 +139,14 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         require_numbers(element.data, f"record 0 of {self._label()}")
         return record_spec(element)
 
-    def _element(self, index: int) -> Element:
+    def _record(self, index: int, epoch: int) -> Any:
+        """What `source[index]` is in this epoch, where that makes a difference."""
+        return self[index]
+
+    def _element(self, index: int, epoch: int = 0) -> Element:
         what = f"record {index} of {self._label()}"
         try:
-            record = self[index]
+            record = self._record(index, epoch)
         except StopIteration as error:
             raise stopped(what) from error
         except Exception as error:
@@ -193,7 +206,17 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
           What `gather` gives for each, with `record_index`.
         """
         for indices in plan:
-            yield dataclasses.replace(self.gather(indices), record_index=indices)
+            if self._differs_by_epoch:
+                elements = [self._element(int(index), plan.epoch) for index in indices]
+                batch = self._stacked(elements, indices)
+            else:
+                batch = self.gather(indices)
+            yield dataclasses.replace(batch, record_index=indices)
+
+    @property
+    def _makes_batches(self) -> bool:
+        """Whether `batches` decides which records come, rather than `record_numbers`."""
+        return type(self).batches is not DataSourceModule.batches
 
     def batches(self, epoch: int, start: int, batch_size: int) -> Iterator[Batch]:
         """Reads an epoch, or the rest of one.
