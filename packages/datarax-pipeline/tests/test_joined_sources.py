@@ -1,4 +1,4 @@
-"""Sources made of others: a choice of records, and one after the other."""
+"""Sources made of others: a choice of records, one after the other, and in proportions."""
 
 import re
 
@@ -14,6 +14,7 @@ from datarax.sources import (
     DataSourceModule,
     MemorySource,
     MemorySourceConfig,
+    MixtureSource,
     SourceConfig,
 )
 
@@ -170,14 +171,98 @@ def test_sources_of_other_records_are_named():
 
 
 @pytest.mark.parametrize(
+    ("weights", "counts"),
+    [
+        ([0.7, 0.3], [7, 3]),
+        ([3, 1], [3, 1]),
+        ([1 / 3, 1 / 3, 1 / 3], [1, 1, 1]),
+        (np.float32([0.5, 0.25, 0.25]), [2, 1, 1]),
+    ],
+    ids=str,
+)
+def test_blocks_are_as_small_as_weights_allow(weights, counts):
+    """Weights in small ratios are exact in a small block."""
+    sources = [listed(0, 10)] * len(counts)
+    assert MixtureSource(sources, weights).counts.tolist() == counts
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_every_block_has_the_exact_counts(shuffle):
+    """Until a source would give a record twice; each source in its order, by epoch if shuffled."""
+    config = SourceConfig(shuffle=shuffle, seed=5 if shuffle else None)
+    sources = [listed(0, 40), memory(100, 100), listed(300, 12)]
+    mixture = MixtureSource(sources, [3, 4, 1], config=config)
+    assert 12 * 8 <= len(mixture) < 13 * 8
+    epochs = [mixture.order(epoch) for epoch in range(2)]
+    for order in epochs:
+        assert len(set(order.tolist())) == len(order)
+        which, numbers = mixture.locate(order)
+        for block in which[:96].reshape(12, 8):
+            assert np.bincount(block).tolist() == [3, 4, 1]
+        for source in range(3):
+            own = numbers[which == source].tolist()
+            assert (own == list(range(len(own)))) != shuffle
+        assert np.bincount(which)[2] == 12
+    assert (epochs[0].tolist() != epochs[1].tolist()) == shuffle
+    positions = np.array([90, 3, 3, 41])
+    np.testing.assert_array_equal(mixture.record_numbers(1, positions), epochs[1][positions])
+    assert len(values(mixture)) == len(mixture)
+
+
+def test_a_thousand_sources_are_mixed():
+    """With weights that are no small fractions, as near to them as a long block comes."""
+    weights = np.random.default_rng(0).pareto(1.5, 1000) + 1e-6
+    mixture = MixtureSource([listed(0, 1)] * 1000, weights, length=10**9)
+    counts, total = mixture.counts, mixture.counts.sum()
+    expected = weights / weights.sum() * total
+    assert counts.min() >= 1
+    assert (np.abs(counts - expected)[expected > 2] < 2).all()
+    which, _ = mixture.locate(mixture.record_numbers(0, np.arange(total, 2 * total)))
+    assert (np.bincount(which, minlength=1000) == counts).all()
+
+
+def test_sources_that_run_out_begin_again():
+    """Where a length is given; every turn of a shuffled source has another order."""
+    mixture = MixtureSource(
+        [memory(0, 6), memory(10, 60)], [1, 1], length=48, config=SourceConfig(shuffle=True, seed=2)
+    )
+    found = np.array(values(mixture))
+    turns = found[found < 10].reshape(4, 6)
+    assert [sorted(turn.tolist()) for turn in turns] == [list(range(6))] * 4
+    assert len({tuple(turn) for turn in turns}) > 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "length", "error", "message"),
+    [
+        ([1], None, ValueError, "one number for each of 2 sources"),
+        ([1, -1], None, ValueError, "positive and finite"),
+        ([1, 0], None, ValueError, "leave out sources"),
+        ([1, np.nan], None, ValueError, "finite"),
+        (["a", 1], None, TypeError, "weights must be 2 numbers"),
+        ([1, 1], 0, ValueError, "length must be from 1"),
+        ([1, 1], 1.5, TypeError, "length must be an integer"),
+    ],
+    ids=["number", "negative", "zero", "nan", "text", "no length", "float"],
+)
+def test_bad_mixtures_are_refused(weights, length, error, message):
+    """When the source is made."""
+    with pytest.raises(error, match=message):
+        MixtureSource([listed(0, 4), listed(0, 4)], weights, length=length)
+
+
+@pytest.mark.parametrize(
     "make",
     [
+        lambda: MixtureSource(
+            [listed(0, 9), memory(10, 9)], [2, 1], config=SourceConfig(shuffle=True, seed=4)
+        ),
         lambda: ConcatSource(
             [memory(0, 5), listed(5, 6)], config=SourceConfig(shuffle=True, seed=4)
         ),
         lambda: memory(0, 30, shuffle=True, seed=4).select(range(0, 30, 3)),
     ],
-    ids=["concat", "select"],
+    ids=["mixture", "concat", "select"],
 )
 def test_joined_sources_resume_and_copy(make):
     """Another pipeline goes on with the same records; copies are the same source."""
