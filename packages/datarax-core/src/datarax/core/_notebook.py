@@ -34,7 +34,8 @@ def batch_html(batch: Any) -> str:
 def _rows_of_pictures(batch: Any) -> Iterator[str]:
     leaves = jax.tree_util.tree_leaves_with_path(batch.data)
     named = {_dotted(path): leaf for path, leaf in leaves if readable(leaf)}
-    images = [name for name, leaf in named.items() if channel_axis(leaf) is not None]
+    axes = {name: channel_axis(leaf) for name, leaf in named.items()}
+    images = {name: axis for name, axis in axes.items() if axis is not None}
     if not images or not readable(batch.valid_mask):
         return
     rows = np.flatnonzero(np.asarray(batch.valid_mask))[:MOST_RECORDS]
@@ -42,8 +43,8 @@ def _rows_of_pictures(batch: Any) -> Iterator[str]:
         return
     taken = {name: np.asarray(take(leaf, rows)) for name, leaf in named.items()}
     captions = _captions(batch, rows, taken)
-    for name in images:
-        pictures, shown = thumbnails(taken[name], channel_axis(taken[name]))
+    for name, axis in images.items():
+        pictures, shown = thumbnails(taken[name], axis)
         scaled = "" if shown is None else f", black to white: {shown[0]:.3g} to {shown[1]:.3g}"
         figures = [
             _figure(name, picture, lines) for picture, lines in zip(pictures, captions, strict=True)
