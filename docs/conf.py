@@ -26,7 +26,7 @@ exclude_patterns = ["figures"]
 html_title = project
 # A name that the manual does not have is code.
 suppress_warnings = ["ref.any"]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
