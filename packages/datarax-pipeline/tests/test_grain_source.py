@@ -250,7 +250,7 @@ def test_stop_iteration_of_a_dataset_is_named(options):
     source = GrainSource(GrainSourceConfig(**options), dataset=dataset)
     pipeline = Pipeline(source=source, batch_size=1, prefetch=0)
     iterator = iter(pipeline)
-    iterator.set_state({**iterator.get_state(), "record": np.uint32(6)})
+    iterator.set_state({**iterator.get_state(), "position": 6})
     next(iterator)
     with pytest.raises(RuntimeError, match=r"record 7 of .* raised StopIteration"):
         next(iterator)

@@ -293,7 +293,7 @@ def test_a_source_can_hold_plain_arrays(array):
     iterator, resumed = iter(pipeline()), iter(pipeline())
     next(iterator)
     state = iterator.get_state()
-    assert "column" not in state["pipeline"]["source"]
+    assert "column" not in str(state)
     resumed.set_state(state)
     for came, expected in zip(resumed, iterator, strict=True):
         jax.tree.map(np.testing.assert_array_equal, came, expected)

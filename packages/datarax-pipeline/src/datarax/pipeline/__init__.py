@@ -5,3 +5,4 @@ from datarax.pipeline._grain_transforms import GrainMapWithIndex as GrainMapWith
 from datarax.pipeline._grain_transforms import GrainRandomMap as GrainRandomMap
 from datarax.pipeline._iterator import PipelineIterator as PipelineIterator
 from datarax.pipeline._pipeline import Pipeline as Pipeline
+from datarax.pipeline._statistics import PipelineStats as PipelineStats

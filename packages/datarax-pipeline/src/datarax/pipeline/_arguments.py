@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from flax import nnx
 
+from datarax.batching import BucketBatcher, DefaultBatcherConfig
 from datarax.core.operator import OperatorModule
+from datarax.pipeline._placement import Placement
+from datarax.pipeline._ragged import Batcher
 from datarax.sources import DataSourceModule
 from datarax.sources._config import checked_names
 from datarax.sources._indexed import Dataset, IndexedSource
@@ -79,9 +82,80 @@ def checked_stages(stages: Any) -> tuple[OperatorModule, ...]:
     return tuple(stages)
 
 
-def checked_batch_size(batch_size: Any) -> int:
-    """A positive integer."""
+def checked_batch_size(batch_size: Any, batcher: Any) -> int | None:
+    """A positive integer, or None for a batcher that has sizes of its own."""
+    if isinstance(batcher, BucketBatcher) and batcher.config.batch_sizes is not None:
+        if batch_size is not None:
+            raise ValueError(
+                f"batch_size={batch_size!r} has no effect beside the batcher's batch_sizes="
+                f"{batcher.config.batch_sizes}; leave one of them out"
+            )
+        return None
     return checked_integer("batch_size", batch_size, 1)
+
+
+def checked_batcher(batcher: Any, remainder: Any, pad_values: Any) -> Batcher | None:
+    """A batcher that a pipeline can resume, or None."""
+    if batcher is None:
+        return None
+    if not isinstance(batcher, Batcher):
+        raise TypeError(
+            "batcher must be a BucketBatcher, a PackingBatcher, a DefaultBatcher or None, got "
+            f"{type(batcher).__name__}"
+        )
+    if remainder == "partial" or pad_values != 0:
+        raise ValueError(
+            f"remainder={remainder!r} and pad_values={pad_values!r} are for a pipeline without a "
+            f"batcher; set them in the config of {type(batcher).__name__}"
+        )
+    return batcher
+
+
+def require_numbered(batcher: Any, source: DataSourceModule[Any], work: Any) -> None:
+    """Raises a TypeError where records cannot be read for the batcher as they are asked for."""
+    if batcher is not None and source._makes_batches:
+        raise TypeError(
+            f"batcher needs a source that is read by number, but {source._label()} makes its "
+            "batches itself"
+        )
+    if batcher is not None and work is not None and work.workers:
+        raise ValueError(
+            f"num_workers={work.workers} processes make whole batches, which the batcher does; use "
+            "num_threads"
+        )
+
+
+def checked_placement(sharding: Any, batcher: Any, batch_size: int | None, remainder: str) -> Any:
+    """Where the rows of batches go, or None."""
+    if sharding is None:
+        return None
+    placement = Placement(sharding)
+    if remainder == "partial" or (batcher and batcher.config.remainder == "partial"):
+        raise ValueError(
+            "remainder='partial' gives a last batch that a sharding cannot spread evenly; use "
+            "'pad' or 'drop'"
+        )
+    if batch_size is not None:
+        placement.require_rows("batch_size", batch_size)
+    for size in batcher.config.batch_sizes if batch_size is None else ():
+        placement.require_rows("batch_sizes of the batcher", size)
+    return placement
+
+
+def checked_pad_values(pad_values: Any, remainder: str) -> Any:
+    """What padding holds, by field where it differs."""
+    if pad_values == 0:
+        return 0
+    if remainder != "pad":
+        raise ValueError(
+            f"pad_values={pad_values!r} has no effect with remainder={remainder!r}; leave it out"
+        )
+    return DefaultBatcherConfig(pad_values=pad_values).pad_values
+
+
+def checked_epochs(epochs: Any) -> int | None:
+    """An integer, 1 or more, or None."""
+    return None if epochs is None else checked_integer("epochs", epochs, 1)
 
 
 def checked_seed(seed: Any) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,14 +123,28 @@ class HostWork:
     def _read(self, plan: Plan) -> Generator[tuple[Batch, tuple[Failure, ...]], None, None]:
         assemble = self.assembly()
         first, second = itertools.tee(plan)
-        items = ((plan.epoch, int(index)) for indices in first for index in indices)
-        pool = Threads(self.attempt, self.threads) if self.threads else None
+        results = self.records(plan.epoch, (int(index) for indices in first for index in indices))
         try:
-            # As many as keep all threads busy while one of them is slow.
-            results = pool.map(items, 4 * self.threads) if pool else map(self.attempt, items)
             for indices in second:
                 found = list(itertools.islice(results, len(indices)))
                 yield assemble(indices, found)
+        finally:
+            results.close()
+
+    def records(
+        self, epoch: int, numbers: Iterable[int]
+    ) -> Generator[Element | Failure, None, None]:
+        """Reads records one by one in this process, several at once where there are threads.
+
+        Args:
+          epoch: from 0.
+          numbers: which records, in the order in which they come.
+        """
+        items = ((epoch, number) for number in numbers)
+        pool = Threads(self.attempt, self.threads) if self.threads else None
+        try:
+            # As many as keep all threads busy while one of them is slow.
+            yield from pool.map(items, 4 * self.threads) if pool else map(self.attempt, items)
         finally:
             if pool:
                 pool.close()

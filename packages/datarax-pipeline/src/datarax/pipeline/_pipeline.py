@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from typing import Any, get_args
 
 import jax
-import numpy as np
 from flax import nnx
 
+from datarax.batching import BucketBatcher
 from datarax.core.batcher import BatcherModule
 from datarax.core.config import StructuralConfig
+from datarax.core.element_batch import RESERVED_FIELD, Batch
 from datarax.core.operator import OperatorModule
 from datarax.core.randomness import ordinals
+from datarax.core.state import variables
 from datarax.pipeline import _arguments
 from datarax.pipeline._arguments import OnError, Remainder
 from datarax.pipeline._checks import StageChecks
 from datarax.pipeline._failures import Losses
 from datarax.pipeline._host import host_work
 from datarax.pipeline._iterator import PipelineIterator
+from datarax.pipeline._processes import Parked
 from datarax.pipeline._progress import require_tqdm
+from datarax.pipeline._ragged import Batcher
+from datarax.pipeline._reader import gathers_on_device
 from datarax.pipeline._stages import Stages
-from datarax.pipeline._state import PipelineState, Position
+from datarax.pipeline._state import Description
 from datarax.sources import DataSourceModule
 
 
@@ -39,7 +47,10 @@ class Pipeline:
         records (`Element`s or dicts of arrays), which are read in order.
       stages: operators, applied in this order. Each draws numbers of its own; those of one
         class that were made from equal seeds are told apart by their order.
-      batch_size: rows of each batch.
+      batch_size: rows of each batch, on all hosts together; left out if the batcher's config has
+        `batch_sizes`.
+      batcher: a `BucketBatcher` or `PackingBatcher` for records of unequal length, or a
+        `DefaultBatcher` with a `collate_fn`. Its config says what becomes of a remainder.
       shuffle: whether each epoch has a random order of its own; for sources that do not shuffle by
         themselves.
       seed: from 0, decides on that order (see `SourceConfig`) and on what `transforms` draw.
@@ -65,9 +76,16 @@ class Pipeline:
       max_errors: with "mask", how many records may be lost before it is an error after all.
       rngs: streams ("shuffle" or "default") from which the order of a shuffling source is derived
         if it has neither a seed nor `rngs` of its own.
-      remainder: what to do with records that do not fill a last batch: "pad" it (the first stage
-        sees zeros in padding, which `valid_mask` tells from records), "drop" them, or give a
+      remainder: what to do with records that do not fill a last batch: "pad" it (which
+        `valid_mask` tells from records), "drop" them, or give a
         smaller batch ("partial"), for which stages are compiled again.
+      pad_values: what padding holds when the first stage sees it, see `pad_batch`: "last" where
+        zeros would become NaN.
+      epochs: how many epochs an iterator goes through, one after the other; None: without end.
+      sharding: spreads the rows of batches over a mesh, where the stages run too, such as
+        `NamedSharding(mesh, PartitionSpec("data"))`. All leaves are then device arrays, the mask
+        and the numbers too. Of several processes each reads its own rows, and all take equally
+        many steps; with a `batcher`, each reads all records and keeps its rows.
       prefetch: how many batches a thread reads and brings to the device ahead; 0: no thread.
         None: 2, or 0 if the records are in memory and a CPU computes, which a thread would only
         disturb. Sources that hold their records on a device need none and get none.
@@ -96,7 +114,8 @@ class Pipeline:
         *,
         source: DataSourceModule[Any] | Any,
         stages: Sequence[OperatorModule[Any]] = (),
-        batch_size: int,
+        batch_size: int | None = None,
+        batcher: Batcher | None = None,
         shuffle: bool = False,
         seed: int | None = None,
         fields: Sequence[str] | None = None,
@@ -108,13 +127,20 @@ class Pipeline:
         max_errors: int | None = None,
         rngs: nnx.Rngs | None = None,
         remainder: Remainder = "pad",
+        pad_values: Any = 0,
+        epochs: int | None = 1,
+        sharding: jax.sharding.NamedSharding | None = None,
         prefetch: int | None = None,
         progress: bool = False,
         name: str | None = None,
     ) -> None:
-        self.stages = _arguments.checked_stages(stages)
-        self.batch_size = _arguments.checked_batch_size(batch_size)
+        self._stages = _arguments.checked_stages(stages)
         self.remainder = _arguments.checked_choice("remainder", remainder, get_args(Remainder))
+        self.batcher = _arguments.checked_batcher(batcher, remainder, pad_values)
+        self.batch_size = _arguments.checked_batch_size(batch_size, batcher)
+        self.pad_values = _arguments.checked_pad_values(pad_values, remainder)
+        self.epochs = _arguments.checked_epochs(epochs)
+        self.placement = _arguments.checked_placement(sharding, batcher, self.batch_size, remainder)
         self.prefetch = _arguments.checked_prefetch(prefetch)
         self.progress = _arguments.checked_bool("progress", progress)
         self.name = _arguments.checked_name(name)
@@ -130,6 +156,7 @@ class Pipeline:
             seed=_arguments.checked_seed(seed),
             rngs=rngs,
         )
+        _arguments.require_numbered(self.batcher, self.source, self._work)
         most = _arguments.checked_max_errors(max_errors, on_error)
         self._losses = Losses(self.source._label(), most)
         if seed is not None and not shuffle and (self._work is None or self._work.key is None):
@@ -137,16 +164,17 @@ class Pipeline:
                 f"seed={seed} decides on the order of a shuffle and on what transforms draw, but "
                 "shuffle=False and no transform draws; set shuffle=True or leave seed out"
             )
-        if not len(self):
+        if self._steps() == 0:
             raise ValueError(
                 f"batch_size {self.batch_size} with remainder='drop' leaves no batch of the "
                 f"{len(self.source)} records; use at most {len(self.source)}, or remainder='pad'"
             )
         if self.progress:
             require_tqdm()
-        self._epoch = Position.of(0)
+        self._epoch = 0
         self._compiled: Stages | None = None
         self._checks = StageChecks((), None)
+        self._described: Description | None = None
 
     def __repr__(self) -> str:
         stages = ", ".join(stage._label() for stage in self.stages)
@@ -160,7 +188,24 @@ class Pipeline:
         return f"<code>{escape(repr(self))}</code><ol>{steps}</ol>"
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
+        """How many batches an iterator gives, the same on every host.
+
+        Raises:
+          TypeError: if it goes on without end, or a batcher decides by the records' lengths.
+        """
+        steps = self._steps()
+        if steps is None or self.epochs is None:
+            why = "epochs=None: it has no end" if steps else "the lengths of records decide"
+            raise TypeError(f"the pipeline has no number of batches, {why}; count them")
+        return steps * self.epochs
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _steps(self) -> int | None:
+        """How many batches an epoch has, where that is known."""
+        if self.batcher is not None or self.batch_size is None:
+            return None
         records = len(self.source)
         if self.remainder == "drop":
             return records // self.batch_size
@@ -177,30 +222,81 @@ class Pipeline:
         return self._losses.count
 
     @property
+    def stages(self) -> tuple[OperatorModule[Any], ...]:
+        """The operators; assigned ones work from the next batch on, also of a running iterator."""
+        return self._stages
+
+    @stages.setter
+    def stages(self, stages: Sequence[OperatorModule[Any]]) -> None:
+        self._stages = _arguments.checked_stages(stages)
+        self._compiled = self._described = None
+
+    @property
     def epoch(self) -> int:
-        """The number of the epoch that the next iterator reads, from 0."""
-        return int(self._epoch.get_value())
+        """The number of the epoch with which the next iterator begins, from 0."""
+        return self._epoch
 
     def __iter__(self) -> PipelineIterator:
-        epoch = self.epoch
-        iterator = PipelineIterator(self, epoch)
-        self._epoch.set_value(np.uint32(epoch + 1))
+        return self._iterator(self.epochs)
+
+    def repeat(self, epochs: int | None = None) -> PipelineIterator:
+        """An iterator over the next epochs, one after the other.
+
+        Args:
+          epochs: how many; None: without end.
+        """
+        return self._iterator(_arguments.checked_epochs(epochs))
+
+    def _iterator(self, epochs: int | None) -> PipelineIterator:
+        iterator = PipelineIterator(self, self._epoch, epochs)
+        self._epoch += 1 if epochs is None else epochs
         return iterator
+
+    def peek(self) -> Batch:
+        """The first batch of the next epoch, which stays the next one; stages count no records."""
+        with PipelineIterator(self, self._epoch, 1) as iterator:
+            return iterator.peek()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
+        new = copy.copy(self)
+        memo[id(self)] = new
+        # The records, and where they come from, are shared.
+        new.source, new.batcher = self.source.clone(), copy.deepcopy(self.batcher, memo)
+        if self._work is not None:
+            new._work = dataclasses.replace(self._work, source=new.source, parked=Parked())
+        new.stages = [copy.deepcopy(stage, memo) for stage in self._stages]
+        return new
+
+    def _gathers(self) -> bool:
+        return gathers_on_device(self.source, self.pad_values, self._work)
 
     def _one_call(self) -> Stages | None:
         """The stages as one operator, or None if there is nothing to do."""
-        records = None if self._work is not None else self.source.device_records()
-        if not self.stages and records is None:
+        records = self.source.device_records() if self._gathers() else None
+        if not self._stages and records is None:
             return None
-        if self._compiled is None or self._compiled.ordinals != ordinals(self.stages):
-            self._compiled = Stages.of(self.stages, records)
-            self._checks = StageChecks(self.stages, records)
+        if self._compiled is None or self._compiled.ordinals != ordinals(self._stages):
+            self._compiled = Stages.of(self._stages, records)
+            self._checks = StageChecks(self._stages, records)
         return self._compiled
 
-    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct | Any]:
-        """What `batch.as_dict()` of a full batch looks like, found without reading data.
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Puts the Variables of the stages back at the end."""
+        before = [
+            (variable, variable.get_raw_value())
+            for _, variable in variables(nnx.List(self._stages))
+        ]
+        try:
+            yield
+        finally:
+            for variable, value in before:
+                variable.set_raw_value(value)
 
-        The source's `element_spec` goes through the `output_spec` of each stage.
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct | Any]:
+        """What `batch.as_dict()` of a full batch looks like, found without reading many records.
+
+        The source's `element_spec` goes through the batcher and the `output_spec` of each stage.
 
         Returns:
           The fields with shapes `(rows, ...)`, and `valid_mask`, bool `(rows,)`, where rows are
@@ -208,27 +304,51 @@ class Pipeline:
 
         Raises:
           TypeError: if the records are no dicts.
+          ValueError: if a `BucketBatcher` gives several shapes.
         """
+        specs = self.batch_specs()
+        spec, *others = specs
+        if others:
+            raise ValueError(
+                f"batches have {1 + len(others)} shapes, one for each bucket; use batch_specs"
+            )
+        return spec
+
+    def batch_specs(self) -> tuple[dict[str, jax.ShapeDtypeStruct | Any], ...]:
+        """A `batch_spec` for each shape that batches have: several with a `BucketBatcher` only."""
         spec = (self._work or self.source).element_spec()
-        rows = self.batch_size
-        for stage in self.stages:
+        size, batcher = self.batch_size, self.batcher
+        if batcher is None:
+            assert size is not None
+            return (self._after_stages(spec, size),)
+        sizes: Any = {} if size is None else {"batch_size": size}
+        if isinstance(batcher, BucketBatcher):
+            batched = batcher.batch_specs(spec, **sizes)
+        else:
+            batched = (batcher.batch_spec(spec, **sizes),)
+        return tuple(self._after_stages(*_of_a_row(each)) for each in batched)
+
+    def _after_stages(self, spec: Any, rows: int) -> dict[str, Any]:
+        for stage in self._stages:
             spec = stage.output_spec(spec)
             source = stage.source_rows(rows)
             rows = rows if source is None else len(source)
         return BatcherModule(StructuralConfig()).batch_spec(spec, batch_size=rows)
 
-    def _state(self) -> PipelineState:
-        key = None if self._work is None else self._work.key
-        return PipelineState(self.source, self.stages, self._epoch, key)
+    def _description(self) -> Description:
+        if self._described is None:
+            batcher = "" if self.batcher is None else type(self.batcher).__name__
+            self._described = Description(self.source, self._stages, batcher, self._work)
+        return self._described
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of the state between epochs, as Orbax saves it; within one, use the iterator's.
+        """The state between epochs; within one, use the iterator's.
 
         Returns:
-          Nested dicts of arrays: `epoch`, the number of the next epoch; `source` and `stages`, the
-          states of these modules; `source_length`, the number of records.
+          A dict of numbers and short texts, nested, as that of `PipelineIterator.get_state`:
+          `epoch` is the number of the next epoch.
         """
-        return self._state().read()
+        return self._description().read(epoch=self._epoch)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what `get_state` returned; the next iterator starts with that epoch.
@@ -237,4 +357,14 @@ class Pipeline:
           TypeError: if `state` is no dict.
           ValueError: if it does not fit, listing every difference; nothing has changed then.
         """
-        self._state().write(state)
+        write, numbers = self._description().restorer(state, "pipeline", ("epoch",))
+        write()
+        self._epoch = int(numbers["epoch"])
+
+
+def _of_a_row(batched: dict[str, Any]) -> tuple[Any, int]:
+    """The spec of one row of a batch, and how many rows there are."""
+    fields = dict(batched)
+    rows = fields.pop(RESERVED_FIELD).shape[0]
+    row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), fields)
+    return row, rows

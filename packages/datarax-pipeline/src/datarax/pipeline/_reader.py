@@ -15,6 +15,7 @@ from datarax.core.batcher import logger
 from datarax.core.element_batch import Batch
 from datarax.pipeline._failures import Failure
 from datarax.pipeline._host import HostWork
+from datarax.pipeline._placement import Placement
 from datarax.sources import DataSourceModule
 from datarax.sources._ends import is_of_generator, stopped
 from datarax.sources._order import Plan, Positions
@@ -28,10 +29,10 @@ class Epoch:
       source: where to read.
       number: of the epoch, from 0.
       start: how many records of the epoch to leave out.
-      batch_size: rows of each batch, on all hosts together.
-      rows: which of these rows this host reads, ascending.
+      batch_size: rows of each batch, on all hosts together; 0 where a batcher decides.
       remainder: whether to "pad" or "drop" a smaller last batch or give it as it is ("partial").
       pad_values: what padding holds.
+      placement: where rows go if they go to a mesh.
       work: what to do with each record; None: nothing, the source makes the batches.
     """
 
@@ -39,15 +40,19 @@ class Epoch:
     number: int
     start: int
     batch_size: int
-    rows: range | tuple[int, ...]
     remainder: str
     pad_values: Any = 0
+    placement: Placement | None = None
     work: HostWork | None = None
+
+    def share(self, batch_size: int) -> range | tuple[int, ...]:
+        """Which rows of a batch of this size this host reads, ascending."""
+        return range(batch_size) if self.placement is None else self.placement.rows(batch_size)
 
     @property
     def whole(self) -> bool:
         """Whether this host reads all of them."""
-        return len(self.rows) == self.batch_size
+        return self.placement is None or self.placement.alone
 
     @property
     def plan(self) -> Plan:
@@ -55,7 +60,7 @@ class Epoch:
         length = stop = len(self.source)
         if self.remainder == "drop":
             stop = length - (length - self.start) % self.batch_size
-        positions = Positions(self.start, stop, self.batch_size, self.rows)
+        positions = Positions(self.start, stop, self.batch_size, self.share(self.batch_size))
         return Plan(self.source, self.number, positions)
 
     def log_end(self, rest: int) -> None:
@@ -87,13 +92,19 @@ class Read:
     Attributes:
       batch: perhaps on a device.
       as_read: the same batch, on the host.
-      position: how many records of the epoch are delivered with it, by all hosts together.
+      position: how many records of the epoch were read until then, by all hosts together.
+      epoch: the number of the epoch.
+      batch_size: rows of the batch, on all hosts together.
+      waiting: positions before that whose records a batcher still has.
       failures: records that could not be read, whose rows are padding.
     """
 
     batch: Batch
     as_read: Batch
     position: int
+    epoch: int
+    batch_size: int
+    waiting: tuple[int, ...] = ()
     failures: tuple[Failure, ...] = ()
 
 
@@ -111,17 +122,22 @@ def read(epoch: Epoch) -> Generator[Read, None, None]:
     return _of_its_own(epoch) if epoch.source._makes_batches else _planned(epoch)
 
 
+def _item(epoch: Epoch, batch: Batch, position: int, failures: tuple[Failure, ...] = ()) -> Read:
+    size = len(batch) if epoch.whole else epoch.batch_size
+    return Read(batch, batch, position, epoch.number, size, failures=failures)
+
+
 def _planned(epoch: Epoch) -> Generator[Read, None, None]:
     """What the source reads by number."""
     source, plan = epoch.source, epoch.plan
     batches: Any
     if epoch.work is not None:
         batches = epoch.work.read(plan)
-    elif source.device_records() is not None:
+    elif gathers_on_device(source, epoch.pad_values, epoch.work):
         batches = ((_indexed(source, indices), ()) for indices in plan)
     else:
         batches = ((batch, ()) for batch in source.read(plan))
-    number, rows = np.asarray(epoch.number, np.uint32), len(epoch.rows)
+    number, rows = np.asarray(epoch.number, np.uint32), len(plan.positions.rows)
     position, stop = epoch.start, plan.positions.stop
     for step, (batch, failures) in enumerate(_batches(epoch, batches)):
         present = plan.positions.present(step)
@@ -132,7 +148,7 @@ def _planned(epoch: Epoch) -> Generator[Read, None, None]:
             batch, failures = _padded(batch.slice(0, 0), rows, epoch), ()
         elif present < rows and epoch.remainder == "pad":
             batch = _padded(batch, rows, epoch)
-        yield Read(batch, batch, position, failures)
+        yield _item(epoch, batch, position, failures)
     _require_end(epoch, position, stop)
     epoch.log_end((len(source) - epoch.start) % epoch.batch_size)
 
@@ -154,10 +170,34 @@ def _of_its_own(epoch: Epoch) -> Generator[Read, None, None]:
         if rest < size and epoch.remainder == "pad":
             batch = _padded(batch, size, epoch)
         if not epoch.whole:
-            batch = batch.slice(epoch.rows[0], epoch.rows[-1] + 1)
-        yield Read(batch, batch, position)
+            batch = rows_of(batch, epoch.share(size))
+        yield _item(epoch, batch, position)
     _require_end(epoch, position, length)
     epoch.log_end(rest % size)
+
+
+def gathers_on_device(source: DataSourceModule[Any], pad_values: Any, work: Any) -> bool:
+    """Whether batches come as numbers of records that the compiled call gathers."""
+    plain = work is None and pad_values == 0 and jax.process_count() == 1
+    return plain and source.device_records() is not None
+
+
+def rows_of(batch: Batch, rows: range | tuple[int, ...]) -> Batch:
+    """Some rows of a host batch."""
+    if isinstance(rows, range):
+        return batch.slice(rows.start, rows.stop)
+    chosen = np.asarray(rows)
+    parts = batch.data, batch.states, batch.valid_mask, batch.record_index, batch.view
+    data, states, mask, index, view = jax.tree.map(lambda leaf: leaf[chosen], parts)
+    return dataclasses.replace(
+        batch,
+        data=data,
+        states=states,
+        valid_mask=mask,
+        record_index=index,
+        view=view,
+        metadata=None if batch.metadata is None else tuple(batch.metadata[row] for row in rows),
+    )
 
 
 def _padded(batch: Batch, rows: int, epoch: Epoch) -> Batch:
@@ -208,16 +248,20 @@ def _require_batch(
         )
 
 
-def transfer() -> Callable[[Read], Read]:
-    """A function for another thread that brings what `read` yields to this thread's device.
+def transfer(placement: Placement | None) -> Callable[[Read], Read]:
+    """A function, for another thread too, that brings what `read` yields to this thread's devices.
 
-    The batch as it was read stays on the host. For the CPU it does nothing: a compiled call takes
-    host arrays as they are, and sooner.
+    The batch as it was read stays on the host. For the CPU without a mesh it does nothing: a
+    compiled call takes host arrays as they are, and sooner.
     """
-    # A default device that a context manager has set is not known in another thread.
-    device = _default_device()
+    if placement is not None:
+        return lambda item: dataclasses.replace(
+            item, batch=placement.place(item.batch, item.batch_size)
+        )
     if computes_on_cpu():
         return lambda item: item
+    # A default device that a context manager has set is not known in another thread.
+    device = _default_device()
     return lambda item: dataclasses.replace(item, batch=on_device(item.batch, device))
 
 

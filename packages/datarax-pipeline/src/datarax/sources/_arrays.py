@@ -69,6 +69,9 @@ class ArraySource(DataSourceModule[SourceConfigT]):
             raise IndexError(f"indices must be from 0 to {length - 1}, got {indices.tolist()}")
         return self._records.take(indices)
 
+    def fingerprint(self) -> dict[str, str]:
+        return {**super().fingerprint(), "content": self._records.digest()}
+
     def device_records(self) -> Batch | None:
         return self._records.batch if self._records.on_device else None
 

@@ -190,6 +190,15 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
         require_numbers(element.data, f"record 0 of {self._label()}")
         return record_spec(element)
 
+    def _state_at(self, epoch: int, position: int) -> str:
+        if not self.sequential:
+            return ""
+        return self._stream.value.state(epoch * len(self) + position) or ""
+
+    def _resume_at(self, epoch: int, position: int, state: str) -> None:
+        if self.sequential and state:
+            self._stream.value.resume(epoch * len(self) + position, state)
+
     @property
     def _makes_batches(self) -> bool:
         return self.sequential

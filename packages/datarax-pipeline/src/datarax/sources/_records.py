@@ -11,6 +11,10 @@ import numpy as np
 
 from datarax.batching import RecycledMemory
 from datarax.core.element_batch import Batch
+from datarax.sources._fingerprint import hashed
+
+# As many records, evenly spread, tell these from others of the same shapes.
+_HASHED = 64
 
 
 class Records:
@@ -54,6 +58,14 @@ class Records:
             metadata=self._metadata(indices),
         )
 
+    def digest(self) -> str:
+        """A hash of records from all parts."""
+        if not all(isinstance(x, np.ndarray) or x.is_fully_addressable for x in self._leaves):
+            return ""
+        count = len(self.batch)
+        indices = np.unique(np.linspace(0, count - 1, min(count, _HASHED)).astype(np.int64))
+        return hashed([np.asarray(leaf[indices]) for leaf in map(_words, self._leaves)])
+
     def _metadata(self, indices: np.ndarray) -> tuple[Any, ...] | None:
         metadata = self.batch.metadata
         return None if metadata is None else tuple(metadata[index] for index in indices)
@@ -68,6 +80,11 @@ class Records:
         # `take` would copy all records of such an array first.
         out[...] = leaf[indices]
         return out
+
+
+def _words(leaf: Any) -> Any:
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
 
 
 def _is_in_a_file(leaf: Any) -> bool:

@@ -17,6 +17,7 @@ from datarax.core.element_batch import Batch, Element
 from datarax.core.structural import StructuralModule
 from datarax.sources._config import SourceConfig
 from datarax.sources._ends import stopped
+from datarax.sources._fingerprint import sampled
 from datarax.sources._metadata import require_numbers, with_metadata
 from datarax.sources._order import Order, Plan, Positions, words_of_key, words_of_seed
 
@@ -213,6 +214,13 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
                 batch = self.gather(indices)
             yield dataclasses.replace(batch, record_index=indices)
 
+    def _state_at(self, epoch: int, position: int) -> str:
+        """What a sequential source needs to go on there in another process; a JSON text, or ""."""
+        return ""
+
+    def _resume_at(self, epoch: int, position: int, state: str) -> None:
+        """Takes what `_state_at` gave."""
+
     @property
     def _makes_batches(self) -> bool:
         """Whether `batches` decides which records come, rather than `record_numbers`."""
@@ -232,6 +240,21 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         positions = Positions(start, len(self), batch_size, range(batch_size))
         for indices in Plan(self, epoch, positions):
             yield self.gather(indices).replace(record_index=indices, epoch=epoch)
+
+    def fingerprint(self) -> dict[str, str]:
+        """What tells the records from those of another source, the same in every process.
+
+        Returns:
+          Short texts: `kind`, `records`, `fields`, `shuffled` and `content`, which a state is
+          compared by. An empty one is not compared. Here `content` is a hash of three records, as
+          long as they read the same twice; override it where a name or a version tells more.
+        """
+        return {
+            "kind": type(self).__name__,
+            "records": str(len(self)),
+            "shuffled": str(self.config.shuffle),
+            **sampled(self),
+        }
 
     def device_records(self) -> Batch | None:
         """All records as one batch on a device, if that is where the source has them.
