@@ -199,7 +199,7 @@ def _changed(state, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("position", None, "position: expected 0, got nothing"),
+        ("position", None, "position: expected a value, got nothing"),
         ("position", 12, "position: expected at most 11"),
         ("position", "1", "position: expected a number from 0, got '1'"),
         ("position", -1, "position: expected a number from 0, got -1"),

@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 from flax import nnx
 
-from datarax.batching import BucketBatcher, DefaultBatcherConfig
+from datarax.batching import BucketBatcher, DefaultBatcher, DefaultBatcherConfig, PackingBatcher
 from datarax.core.operator import OperatorModule
 from datarax.pipeline._placement import Placement
-from datarax.pipeline._ragged import Batcher
 from datarax.sources import DataSourceModule
 from datarax.sources._config import checked_names
 from datarax.sources._indexed import Dataset, IndexedSource
 from datarax.sources._source import MAX_RECORDS
 
+Batcher = DefaultBatcher | BucketBatcher | PackingBatcher
 Remainder = Literal["pad", "drop", "partial"]
 OnError = Literal["raise", "mask"]
 

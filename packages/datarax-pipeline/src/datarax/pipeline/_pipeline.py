@@ -20,14 +20,13 @@ from datarax.core.operator import OperatorModule
 from datarax.core.randomness import ordinals
 from datarax.core.state import variables
 from datarax.pipeline import _arguments
-from datarax.pipeline._arguments import OnError, Remainder
+from datarax.pipeline._arguments import Batcher, OnError, Remainder
 from datarax.pipeline._checks import StageChecks
 from datarax.pipeline._failures import Losses
 from datarax.pipeline._host import host_work
 from datarax.pipeline._iterator import PipelineIterator
 from datarax.pipeline._processes import Parked
 from datarax.pipeline._progress import require_tqdm
-from datarax.pipeline._ragged import Batcher
 from datarax.pipeline._reader import gathers_on_device
 from datarax.pipeline._stages import Stages
 from datarax.pipeline._state import Description

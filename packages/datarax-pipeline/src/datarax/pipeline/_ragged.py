@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datarax.batching import BucketBatcher, DefaultBatcher, PackingBatcher
 from datarax.core.element_batch import Element
+from datarax.pipeline._arguments import Batcher
 from datarax.pipeline._failures import Failure
 from datarax.pipeline._reader import Epoch, Read, rows_of
-
-Batcher = DefaultBatcher | BucketBatcher | PackingBatcher
 
 # As many records are numbered and read at once.
 _AT_ONCE = 32

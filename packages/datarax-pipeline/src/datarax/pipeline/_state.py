@@ -71,7 +71,10 @@ class Values:
         Raises:
           ValueError: if the text is of other Variables.
         """
-        packed = zlib.decompress(base64.b64decode(text, validate=True))
+        try:
+            packed = zlib.decompress(base64.b64decode(text, validate=True))
+        except (ValueError, zlib.error) as error:
+            raise ValueError(f"values: {error}") from error
         if len(packed) != sum(_size(variable) for _, variable in self._small):
             raise ValueError("values: they are of other Variables")
         state, first = read_state(self._holder), 0
@@ -184,7 +187,7 @@ class Description:
             try:
                 restore = self._values.restorer(str(state["values"]))
                 words = {n: _key_of_text(n, str(state[n]), key) for n, key in self._keys.items()}
-            except (ValueError, zlib.error) as error:
+            except ValueError as error:
                 differences = [str(error)]
         if restore is None or differences:
             listed = "\n  ".join(differences)
@@ -226,7 +229,8 @@ def _differences(
     present, saved = dict(_flat(expected)), dict(_flat(state))
     for path in sorted(present.keys() | saved.keys()):
         if path not in saved:
-            yield f"{path}: expected {present[path]!r}, got nothing"
+            what = "a value" if path in numbers else repr(present[path])
+            yield f"{path}: expected {what}, got nothing"
         elif path not in present:
             yield f"{path}: not expected, got {saved[path]!r}"
         elif path in numbers and path not in ("waiting", "stream") and not _is_count(saved[path]):
