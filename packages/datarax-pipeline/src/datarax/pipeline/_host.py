@@ -67,16 +67,14 @@ class HostWork:
         Raises:
           Exception: whatever the source or a transform raises, with a note that names the record.
         """
-        record: Any = self.source._element(index, epoch)
-        what = f"record {index} of {self.source._label()}"
-        if self.transforms:
-            # What has neither state nor metadata is its data.
-            plain = not record.state and record.metadata is None
-            record = record.data if plain else record
-            words = None if self.key is None else self.key.get_value()
-            for transform in self.transforms:
-                record = transform(record, words, epoch, index)
-        return with_metadata(record, self.metadata_fields, what)
+        record, fields = self.source._read(index, epoch)
+        if isinstance(record, Element) and not record.state and record.metadata is None:
+            record = record.data
+        words = None if self.key is None else self.key.get_value()
+        for transform in self.transforms:
+            record = transform(record, words, epoch, index)
+        fields = tuple(dict.fromkeys(fields + self.metadata_fields))
+        return with_metadata(record, fields, f"record {index} of {self.source._label()}")
 
     def element_spec(self) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes and dtypes of one record's fields, as batches will have them."""

@@ -61,7 +61,7 @@ class Pipeline:
         functions of a record, functions of a record and an `np.random.Generator`, and objects that
         have `map(record)`, `random_map(record, generator)` or `map_with_index(number, record)`, as
         those of Grain. A generator follows from the seed, the epoch, the record's number and the
-        transform's place alone. A record is a dict if the source gives dicts.
+        transform's place alone. A record is its dict, or an `Element` if it has state or metadata.
       num_threads: how many threads read and transform records; the source and `transforms` must
         allow it. None: as many as there are CPUs, at most 16, where there are transforms, else 0.
       num_workers: how many processes of Grain (extra `[grain]`) do so instead, each with

@@ -97,11 +97,16 @@ class JoinedSource(DataSourceModule[SourceConfig]):
         return which, indices - self._starts.value[which]
 
     def __getitem__(self, index: int) -> Element:
-        return self._record(index, 0)
+        return self._element(index)
 
-    def _record(self, index: int, epoch: int) -> Element:
+    def _read(self, index: int, epoch: int) -> tuple[Any, tuple[str, ...]]:
         (which,), (number,) = self.locate(np.array([index]))
-        return self.sources[which]._element(int(number), epoch)
+        try:
+            record, fields = self.sources[which]._read(int(number), epoch)
+        except Exception as error:
+            error.add_note(f"which is record {index} of {self._label()}")
+            raise
+        return record, tuple(dict.fromkeys(fields + self.config.metadata_fields))
 
     def gather(self, indices: Int[np.ndarray, " batch"]) -> Batch:
         which, numbers = self.locate(indices)

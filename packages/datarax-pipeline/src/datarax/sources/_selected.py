@@ -55,13 +55,17 @@ class SelectedSource(DataSourceModule[SourceConfig]):
         return len(self._chosen.value[1])
 
     def __getitem__(self, index: int) -> Element:
-        return self._record(index, 0)
+        return self._element(index)
 
-    def _record(self, index: int, epoch: int) -> Element:
+    def _read(self, index: int, epoch: int) -> tuple[Any, tuple[str, ...]]:
         source, numbers = self._chosen.value
         if not 0 <= index < len(numbers):
             raise IndexError(f"index must be from 0 to {len(numbers) - 1}, got {index}")
-        return source._element(int(numbers[index]), epoch)
+        try:
+            return source._read(int(numbers[index]), epoch)
+        except Exception as error:
+            error.add_note(f"which is record {index} of {self._label()}")
+            raise
 
     def gather(self, indices: Int[np.ndarray, " batch"]) -> Batch:
         source, numbers = self._chosen.value

@@ -144,16 +144,20 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         """What `source[index]` is in this epoch, where that makes a difference."""
         return self[index]
 
-    def _element(self, index: int, epoch: int = 0) -> Element:
+    def _read(self, index: int, epoch: int) -> tuple[Any, tuple[str, ...]]:
+        """A record as the source gives it, and which of its fields are metadata."""
         what = f"record {index} of {self._label()}"
         try:
-            record = self._record(index, epoch)
+            return self._record(index, epoch), self.config.metadata_fields
         except StopIteration as error:
             raise stopped(what) from error
         except Exception as error:
             error.add_note(f"while reading {what}")
             raise
-        return with_metadata(record, self.config.metadata_fields, what)
+
+    def _element(self, index: int, epoch: int = 0) -> Element:
+        record, fields = self._read(index, epoch)
+        return with_metadata(record, fields, f"record {index} of {self._label()}")
 
     def record_numbers(
         self, epoch: int, positions: Int[np.ndarray, " n"]
