@@ -1,4 +1,4 @@
-"""The colour functions: uint8 over whole domains, floats against formulas in float64."""
+"""The colour functions of bytes over whole domains, where golden images do not reach; levels."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,7 @@ from datarax.operators.modality.image.functional import _histograms
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
-LUMINANCE = np.array([19595, 38470, 7471]) / 65536
-# By name, numbers that go well together with images from 0 to 1.
+# By name, the numbers of one call.
 NUMBERS = {
     "auto_contrast": {},
     "brightness": {"factor": 1.7},
@@ -26,27 +25,38 @@ NUMBERS = {
     "posterize": {"bits": 3},
     "saturation": {"factor": 2.2},
     "sharpness": {"factor": -0.4},
-    "solarize": {"threshold": 0.6},
-    "solarize_add": {"addend": 0.3},
+    "solarize": {"threshold": 99},
+    "solarize_add": {"addend": 30},
 }
 COLOUR = {"contrast", "grayscale", "hue", "saturation"}
 
 
-def drawn(shape, dtype=np.float32, seed=0):
-    """An image of values a little beyond 0 to 1, or of bytes."""
-    random = np.random.default_rng(seed)
-    if dtype == np.uint8:
-        return random.integers(0, 256, shape, np.uint8)
-    return random.uniform(-0.1, 1.1, shape).astype(dtype)
+def drawn(shape, dtype=np.uint8):
+    """An image of random bytes."""
+    return np.random.default_rng(0).integers(0, 256, shape, dtype)
 
 
-def call(name, image, **numbers):
-    """What a function makes of an image, as float64 or bytes."""
-    result = getattr(functional, name)(image, **(NUMBERS.get(name, {}) | numbers))
-    return np.asarray(result if result.dtype == jnp.uint8 else result.astype(jnp.float32))
+def call(image, *names):
+    """What functions make of an image, by name, in one compilation."""
+
+    def functions(image):
+        return {name: getattr(functional, name)(image, **NUMBERS[name]) for name in names}
+
+    return jax.tree.map(np.asarray, jax.jit(functions)(image))
 
 
-# uint8, where the numbers of golden images do not reach.
+def blurred(image, sigma, radius):
+    """The Gaussian blur in float64, of an image with reflected border."""
+    distances = np.arange(-radius, radius + 1)
+    weights = np.exp(-(distances**2) / (2 * np.float64(np.float32(sigma)) ** 2))
+    for axis in (0, 1):
+        widths = [(radius, radius) if axis == i else (0, 0) for i in range(image.ndim)]
+        padded = np.pad(image.astype(float), widths, mode="reflect")
+        slices = (
+            np.take(padded, np.arange(image.shape[axis]) + radius + k, axis) for k in distances
+        )
+        image = sum(w * s for w, s in zip(weights, slices, strict=True)) / weights.sum()
+    return image
 
 
 def test_a_threshold_divides_all_values():
@@ -116,9 +126,14 @@ def test_equalize_follows_its_definition(shape):
 
 def test_both_ways_of_counting_make_the_same_table():
     """One by one, for a CPU, and as a product of matrices, for accelerators."""
-    for values in (drawn((2999,), np.uint8) // 2, np.full(2999, 9, np.uint8)):
-        tables = _histograms._table_in_turn(values), _histograms._table_by_product(values)
-        np.testing.assert_array_equal(*tables)
+    values = drawn((2999,)) // 2
+
+    @jax.jit
+    def tables(values):
+        return _histograms._table_in_turn(values), _histograms._table_by_product(values)
+
+    np.testing.assert_array_equal(*tables(values))
+    np.testing.assert_array_equal(*tables(np.full_like(values, 9)))
 
 
 def test_the_mean_of_contrast_is_rounded_half_up():
@@ -135,7 +150,7 @@ def test_the_mean_of_contrast_is_exact_beyond_32_bits():
 
 def test_blur_of_bytes_is_near_the_gaussian():
     """The integer weights give the rounded Gaussian, but for values that lie almost halfway."""
-    image = drawn((30, 23, 3), np.uint8)
+    image = drawn((30, 23, 3))
     for sigma in (0.3, 1.0, 2.0):
         exact = blurred(image, sigma, 6)
         made = functional.gaussian_blur(image, sigma, max_sigma=2.0)
@@ -146,8 +161,8 @@ def test_blur_of_bytes_is_near_the_gaussian():
 def test_blur_of_one_colour_is_that_colour():
     """The integer weights sum to one exactly, whatever the standard deviation."""
     image = np.full((3, 2), 255, np.uint8)
-    sigmas = np.linspace(0, 3, 200, dtype=np.float32)
-    made = jax.vmap(lambda sigma: functional.gaussian_blur(image, sigma, max_sigma=3.0))(sigmas)
+    sigmas = np.linspace(0, 1, 200, dtype=np.float32)
+    made = jax.vmap(lambda sigma: functional.gaussian_blur(image, sigma, max_sigma=1.0))(sigmas)
     np.testing.assert_array_equal(made, 255)
 
 
@@ -174,179 +189,52 @@ def test_floats_become_the_nearest_level():
 
 def test_normalize_takes_bytes_and_numbers_per_channel():
     """Bytes go to float32 from 0 to 1, then the numbers of each channel are applied."""
-    image, mean, std = drawn((5, 4, 3), np.uint8), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    image, mean, std = drawn((5, 4, 3)), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
     made = functional.normalize(image, mean, std)
     assert made.dtype == jnp.float32
     np.testing.assert_allclose(made, (image / 255 - mean) / std, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["posterize", "equalize"])
-def test_functions_of_levels_are_the_same_for_floats(name):
+def test_functions_of_levels_are_the_same_for_floats():
     """Of a float that is a level, the result is the float of the result for bytes."""
-    image = drawn((40, 30, 3), np.uint8) // 2
-    floats = call(name, functional.to_float(image, jnp.float32))
-    np.testing.assert_array_equal(floats, functional.to_float(call(name, image), jnp.float32))
-
-
-# Floats.
-
-
-def blurred(image, sigma, radius):
-    """The Gaussian blur in float64, of an image with reflected border."""
-    distances = np.arange(-radius, radius + 1)
-    weights = np.exp(-(distances**2) / (2 * np.float64(np.float32(sigma)) ** 2))
-    for axis in (0, 1):
-        widths = [(radius, radius) if axis == i else (0, 0) for i in range(image.ndim)]
-        padded = np.pad(image.astype(float), widths, mode="reflect")
-        slices = (
-            np.take(padded, np.arange(image.shape[axis]) + radius + k, axis) for k in distances
-        )
-        image = sum(w * s for w, s in zip(weights, slices, strict=True)) / weights.sum()
-    return image
-
-
-def blend(start, image, factor):
-    """The blend of a degenerate image and an image."""
-    return start + np.float64(np.float32(factor)) * (image - start)
-
-
-def smoothed(image):
-    """The image with its 3 x 3 mean but for the outermost pixels."""
-    result = image.copy()
-    shifts = [(y, x) for y in (0, 1, 2) for x in (0, 1, 2)]
-    height, width = image.shape[:2]
-    parts = [image[y : y + height - 2, x : x + width - 2] for y, x in shifts]
-    result[1:-1, 1:-1] = (sum(parts) + 4 * image[1:-1, 1:-1]) / 13
-    return result
-
-
-def turned(image, shift):
-    """The hue turned as in `colorsys`, colour by colour."""
-    value, chroma = image.max(-1), np.ptp(image, axis=-1)
-    red, green, blue = np.moveaxis(image, -1, 0)
-    sixths = np.select(
-        [red == value, green == value],
-        [(green - blue) / chroma, 2 + (blue - red) / chroma],
-        4 + (red - green) / chroma,
-    )
-    around = (sixths[..., None] + 6 * np.float64(np.float32(shift)) + [5, 3, 1]) % 6
-    away = np.clip(np.minimum(around, 4 - around), 0, 1)
-    return value[..., None] - chroma[..., None] * away
-
-
-def expected(name, image, **numbers):
-    """A function of floats by its formula in float64."""
-    gray = (image @ LUMINANCE)[..., None]
-    low, high = image.min((0, 1)), image.max((0, 1))
-    return {
-        "auto_contrast": lambda: (image - low) / (high - low),
-        "brightness": lambda factor: blend(0, image, factor),
-        "contrast": lambda factor: blend(gray.mean(), image, factor),
-        "gaussian_blur": lambda sigma, max_sigma: blurred(
-            image, sigma, int(np.ceil(3 * max_sigma))
-        ),
-        "grayscale": lambda: np.broadcast_to(gray, image.shape),
-        "hue": lambda shift: turned(image, shift),
-        "invert": lambda: 1 - image,
-        "normalize": lambda mean, std: (image - np.float32(mean)) / np.float64(np.float32(std)),
-        "saturation": lambda factor: blend(gray, image, factor),
-        "sharpness": lambda factor: blend(smoothed(image), image, factor),
-        "solarize": lambda threshold: np.where(image < threshold, image, 1 - image),
-        "solarize_add": lambda addend: np.where(
-            image < 128 / 255, image + np.float64(np.float32(addend)), image
-        ),
-    }[name](**numbers)
-
-
-@pytest.mark.parametrize("name", sorted(set(NUMBERS) - {"posterize", "equalize"}))
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
-def test_floats_follow_the_formula(name, dtype):
-    """The result is the formula in float64, not clipped, to 1e-6 of the largest values."""
-    image = jnp.asarray(drawn((9, 8, 3)), dtype)
-    made = getattr(functional, name)(image, **NUMBERS[name])
-    assert made.dtype == dtype
-    ideal = expected(name, np.asarray(image, np.float64), **NUMBERS[name])
-    digits = 1e-6 if dtype == jnp.float32 else 2**-8
-    np.testing.assert_allclose(np.asarray(made, np.float64), ideal, rtol=digits, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "name", ["brightness", "contrast", "saturation", "sharpness", "hue", "gaussian_blur"]
-)
-def test_gradients_are_those_of_differences(name):
-    """Both the image and the number have the slope of the float64 formula."""
-    image, direction = drawn((9, 8, 3)), drawn((9, 8, 3), seed=1)
-    [(key, number), *rest] = NUMBERS[name].items()
-    weights = drawn((9, 8, 3), seed=2)
-
-    def loss(image, number):
-        return jnp.vdot(weights, getattr(functional, name)(image, **{key: number}, **dict(rest)))
-
-    def ideal(step):
-        moved = image + step * direction.astype(np.float64)
-        result = expected(name, moved, **{key: np.float64(number) + step}, **dict(rest))
-        return np.vdot(weights.astype(np.float64), result)
-
-    slopes = jax.grad(loss, (0, 1))(image, jnp.float32(number))
-    slope = np.vdot(slopes[0], direction) + float(slopes[1])
-    step = 2.0**-12
-    np.testing.assert_allclose(slope, (ideal(step) - ideal(-step)) / (2 * step), rtol=2e-3)
-
-
-@pytest.mark.parametrize("name", ["equalize", "posterize"])
-def test_functions_of_levels_have_no_slope(name):
-    """Where the result is a step, the gradient is zero, and asking for it is no error."""
-    slope = jax.grad(lambda image: jnp.sum(getattr(functional, name)(image, **NUMBERS[name])))
-    np.testing.assert_array_equal(slope(drawn((4, 3, 3))), 0)
-
-
-@pytest.mark.parametrize("name", sorted(set(NUMBERS) - {"contrast", "gaussian_blur", "sharpness"}))
-def test_a_missing_value_stays_alone(name):
-    """One NaN makes its own pixel NaN and no other."""
-    image = drawn((9, 8, 3))
-    clean = call(name, image)
-    image[4, 5] = np.nan
-    made = call(name, image)
-    away = np.ones((9, 8), bool)
-    away[4, 5] = False
-    assert np.isnan(made[4, 5]).all()
-    if name not in ("auto_contrast", "equalize"):
-        np.testing.assert_array_equal(made[away], clean[away])
-    assert not np.isnan(made[away]).any()
+    image = drawn((40, 30, 3)) // 2
+    names = ("posterize", "equalize")
+    floats, levels = call(functional.to_float(image, jnp.float32), *names), call(image, *names)
+    for name in names:
+        np.testing.assert_array_equal(floats[name], functional.to_float(levels[name], jnp.float32))
 
 
 # Shapes and refusals.
 
 
-@pytest.mark.parametrize("name", ["equalize", "gaussian_blur", "sharpness", *sorted(COLOUR)])
-def test_an_image_without_channels_is_one_with_one(name):
+def test_an_image_without_channels_is_one_with_one():
     """Gray images have two axes or three, and the same values."""
-    image = drawn((7, 5), np.uint8)
-    flat, deep = call(name, image), call(name, image[..., None])
-    assert flat.shape == image.shape
-    np.testing.assert_array_equal(flat, deep[..., 0])
+    image = drawn((7, 5))
+    names = (*COLOUR, "gaussian_blur", "sharpness")
+    flat, deep = call(image, *names), call(image[..., None], *names)
+    for name in names:
+        assert flat[name].shape == image.shape
+        np.testing.assert_array_equal(flat[name], deep[name][..., 0], err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(NUMBERS) - {"hue", "contrast", "saturation", "grayscale"})
-)
-def test_channels_beyond_colour_are_treated_alike(name):
+def test_channels_beyond_colour_are_treated_alike():
     """Of four channels each is what it would be alone."""
-    image = drawn((7, 5, 4), np.uint8)
-    made = call(name, image)
-    np.testing.assert_array_equal(made[..., 3], call(name, image[..., 3]))
+    image, names = drawn((7, 5, 4)), set(NUMBERS) - COLOUR - {"equalize"}
+    made, last = call(image, *names), call(image[..., 3], *names)
+    for name in names:
+        np.testing.assert_array_equal(made[name][..., 3], last[name], err_msg=name)
 
 
 @pytest.mark.parametrize("name", sorted(COLOUR))
 def test_functions_of_colour_refuse_other_channels(name):
     """Two and four channels have no luminance; the error says what to do."""
     with pytest.raises(ValueError, match=rf"{name} needs .* got shape \(7, 5, 4\); pass image"):
-        call(name, drawn((7, 5, 4), np.uint8))
+        call(drawn((7, 5, 4)), name)
 
 
 def test_bad_arguments_are_refused():
     """A dtype, a rank, a number per record, a dtype of floats and a radius that are none."""
-    image = drawn((4, 4, 3), np.uint8)
+    image = drawn((4, 4, 3))
     with pytest.raises(TypeError, match=r"must be uint8, bfloat16.*, got int32"):
         functional.invert(image.astype(np.int32))
     with pytest.raises(ValueError, match=r"got shape \(2, 4, 4, 3\); use jax.vmap"):

@@ -10,6 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from datarax.operators.modality.image.functional._backends import record_by_record
 from datarax.operators.modality.image.functional._compiled import compiled
 from datarax.operators.modality.image.functional._dtypes import checked, computing
 from datarax.operators.modality.image.functional._exact import (
@@ -57,7 +58,7 @@ def gaussian_blur(image: Array, sigma: ArrayLike, *, max_sigma: float) -> Array:
     weights = _weights(scalar("sigma", sigma, jnp.float32), math.ceil(3 * max_sigma))
     pixels = image.reshape(*image.shape[:2], -1)
     if image.dtype == jnp.uint8:
-        return _blurred_bytes(pixels, weights).reshape(image.shape)
+        return record_by_record(_blurred_bytes)(pixels, weights).reshape(image.shape)
     pixels = pixels.astype(computing(image.dtype))
     taps = [weights[k].astype(pixels.dtype) for k in range(weights.shape[0])]
     for axis in (1, 0):
