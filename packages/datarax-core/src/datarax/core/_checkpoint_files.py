@@ -32,6 +32,8 @@ from datarax.core._saved_tree import (
 )
 
 SCHEMA, STRUCTURE, STATE = "schema", "structure", "state"
+# Its classes take fields that a type checker does not see, for a decorator hides their dataclass.
+orbax_args: Any = checkpoint.args
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def write(directory: Any, schema: Schema, tree: Saved) -> None:
       tree: the state of this process, with arrays as leaves.
     """
     items: dict[str, Any] = {
-        SCHEMA: checkpoint.args.JsonSave(asdict(schema)),  # pyright: ignore[reportCallIssue]
+        SCHEMA: orbax_args.JsonSave(asdict(schema)),
         STRUCTURE: ProcessSave(tree),
     }
     handlers: dict[str, Any] = {
@@ -111,7 +113,7 @@ def write(directory: Any, schema: Schema, tree: Saved) -> None:
         }
     )
     if arrays:
-        items[STATE] = checkpoint.args.StandardSave(arrays)  # pyright: ignore[reportCallIssue]
+        items[STATE] = orbax_args.StandardSave(arrays)
         handlers[STATE] = checkpoint.StandardCheckpointHandler()
     with checkpoint.Checkpointer(checkpoint.CompositeCheckpointHandler(**handlers)) as writer:
         writer.save(directory, args=checkpoint.args.Composite(**items))
@@ -185,13 +187,11 @@ def read_arrays(directory: Any, tree: Saved, current: Callable[[Path], Any]) -> 
         else checkpoint.ArrayRestoreArgs(sharding=target.sharding)
         for path, target in targets.items()
     }
-    args = checkpoint.args.PyTreeRestore(
-        _nested(targets),  # pyright: ignore[reportCallIssue]
-        restore_args=_nested(restore_args),  # pyright: ignore[reportCallIssue]
-        partial_restore=True,  # pyright: ignore[reportCallIssue]
+    wanted = orbax_args.PyTreeRestore(
+        _nested(targets), restore_args=_nested(restore_args), partial_restore=True
     )
     with _item(STATE):
-        state = checkpoint.PyTreeCheckpointHandler().restore(directory / STATE, args=args)
+        state = checkpoint.PyTreeCheckpointHandler().restore(directory / STATE, args=wanted)
         arrays = {path: _at(state, path) for path in targets}
         for path, leaf in leaves(tree):
             read = checksum(arrays[path]) if path in arrays else None
@@ -229,8 +229,8 @@ def _first_version(directory: Any) -> Saved:
             lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
             handler.metadata(directory / STATE).tree,
         )
-        args = checkpoint.args.StandardRestore(target)  # pyright: ignore[reportCallIssue]
-        return described("the checkpoint", handler.restore(directory / STATE, args=args))
+        wanted = orbax_args.StandardRestore(target)
+        return described("the checkpoint", handler.restore(directory / STATE, args=wanted))
 
 
 def _local(tree: Saved) -> dict[Path, Any]:

@@ -47,15 +47,12 @@ def together(work: Callable[[], Result]) -> Result:
     Raises:
       ValueError: if it raised in another process.
     """
-    result, error = None, None
     try:
         result = work()
-    except Exception as raised:
-        error = raised
-    failures = exchange("" if error is None else f"{type(error).__name__}: {error}")
-    if error is not None:
-        raise error
-    for process, failure in enumerate(failures):
+    except Exception as error:
+        exchange(f"{type(error).__name__}: {error}")
+        raise
+    for process, failure in enumerate(exchange("")):
         if failure:
             raise ValueError(f"process {process} failed, so this one stopped too: {failure}")
-    return result  # pyright: ignore[reportReturnType]
+    return result
