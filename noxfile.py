@@ -35,6 +35,8 @@ nox.options.reuse_venv = "yes"
 # pyenv has its interpreters outside PATH until one is chosen; `integration` wants them all.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, PYENV.glob("versions/*/bin"))])
+# Where Python may not keep its bytecode, every process compiles all of JAX again, for 3 s.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 DIST = ROOT / "dist"
 BUILD = ROOT / "build"
@@ -46,7 +48,7 @@ PROJECTS = {
 }
 ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
 INTEGRATION = ("tests-integration", "README.md", "docs")
-# Of the integration tests, those that depend on the versions of JAX and Flax.
+# Of the integration tests, those that depend most on the versions of Python, JAX and Flax.
 ANY_VERSION = (
     "tests-integration/test_documented_names.py",
     "tests-integration/test_training_loop.py",
@@ -59,17 +61,27 @@ ONCE = (
     "tests-integration/test_patch_dropout_vit.py",
     "tests-integration/test_tutorial.py",
 )
-# Left out of `lowest` for their time: they test our own arithmetic more than what JAX offers.
-OWN_ARITHMETIC = (
-    "packages/datarax-core/tests/test_statistics.py",
-    "packages/datarax-ops-batch/tests/test_mix_blend.py",
-    "packages/datarax-ops-batch/tests/test_mix_boxes.py",
-    "packages/datarax-ops-batch/tests/test_mix_equivalences.py",
-    "packages/datarax-ops-batch/tests/test_mix_ratio.py",
-    "packages/datarax-ops-batch/tests/test_mix_regions.py",
-    "packages/datarax-ops-image/tests/test_patch_dropout_equivalences.py",
-    "packages/datarax-ops-image/tests/test_patch_dropout_fills.py",
-    "packages/datarax-ops-image/tests/test_patch_dropout_placement.py",
+# What `lowest` runs of the packages' own tests: where most of JAX, Flax and Orbax is called. The
+# others hold our own arithmetic, which is the same on every version.
+ANY_VERSION_UNIT = (
+    "packages/datarax-core/tests/test_calls.py",
+    "packages/datarax-core/tests/test_checkpoint_parts.py",
+    "packages/datarax-core/tests/test_dispatch.py",
+    "packages/datarax-core/tests/test_element_batch.py",
+    "packages/datarax-core/tests/test_explicit_axes.py",
+    "packages/datarax-core/tests/test_module.py",
+    "packages/datarax-core/tests/test_recycling.py",
+    "packages/datarax-core/tests/test_state.py",
+    "packages/datarax-core/tests/test_threefry.py",
+    "packages/datarax-batching/tests/test_batch_padding.py",
+    "packages/datarax-batching/tests/test_default_batcher.py",
+    "packages/datarax-batching/tests/test_masked_reductions.py",
+    "packages/datarax-ops-batch/tests/test_mix_labels.py",
+    "packages/datarax-ops-batch/tests/test_mix_recycling.py",
+    "packages/datarax-ops-image/tests/test_modality.py",
+    "packages/datarax-ops-image/tests/test_patch_dropout_random.py",
+    "packages/datarax-pipeline/tests/test_pipeline.py",
+    "packages/datarax-pipeline/tests/test_pipeline_state.py",
 )
 # Most of the time goes into compiling. `unit` and one `integration` see what XLA optimises.
 QUICK_COMPILES = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
@@ -183,13 +195,6 @@ def run_tests(session: nox.Session, *targets: str, **env: str) -> None:
     session.run("pytest", *targets, *options, env=NO_SOURCE_TREE | env)
 
 
-def without(paths: tuple[str, ...]) -> list[str]:
-    """Options that leave these files out."""
-    missing = [path for path in paths if not (ROOT / path).exists()]
-    assert not missing, f"there is no {', '.join(missing)}"
-    return [f"--ignore={path}" for path in paths]
-
-
 def installed_modules(session: nox.Session, dist: str) -> list[str]:
     """The installed files of a distribution that are Python modules."""
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -222,24 +227,33 @@ def pillow(session: nox.Session) -> None:
 @nox.session(python=["3.11", "3.12", "3.13"], requires=["build"])
 def integration(session: nox.Session) -> None:
     """All packages together on the CPU, on each interpreter that is present."""
-    install(session, list(PROJECTS), "test", *group("integration"))
     if session.python == "3.11":
+        install(session, list(PROJECTS), "test", *group("integration"))
         run_tests(session, *INTEGRATION, **COMPILED_BEFORE)
-    else:
-        options = QUICK_COMPILES | COMPILED_BEFORE
-        run_tests(session, "tests-integration", *without(ONCE), **options)
+        return
+    install(session, list(PROJECTS), "test", *group("unit"))
+    # From 3.12 on, all interpreters resolve the same versions of what we depend on.
+    targets = ["tests-integration"] if session.python == "3.12" else ANY_VERSION
+    left_out = [f"--ignore={path}" for path in ONCE]
+    run_tests(session, *targets, *left_out, **QUICK_COMPILES)
 
 
 @nox.session(requires=["build"])
 def lowest(session: nox.Session) -> None:
     """All packages, alone and in a training run, on the oldest versions that they declare."""
     oldest = ["-c", "constraints/lowest.txt"]
-    install(session, list(PROJECTS), "test", *group("integration"), *oldest)
-    packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
+    install(session, list(PROJECTS), "test", *group("unit"), *oldest)
     # Breadth: what differs between versions differs in the first case of a test.
     env = QUICK_COMPILES | {"PYTHONPATH": str(ROOT / "tools")}
-    run_tests(session, *packages, *without(OWN_ARITHMETIC), "-p", "first_cases", **env)
-    run_tests(session, *ANY_VERSION, **QUICK_COMPILES)
+    run_tests(session, *ANY_VERSION_UNIT, *ANY_VERSION, "-p", "first_cases", **env)
+
+
+@nox.session(default=False, requires=["build"])
+def thorough(session: nox.Session) -> None:
+    """All tests with all their cases, compiled as users compile: for an hour before a release."""
+    install(session, list(PROJECTS), "test", *group("integration"))
+    packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
+    run_tests(session, *packages, *INTEGRATION, "-m", "")
 
 
 def python_with_jax() -> str | None:

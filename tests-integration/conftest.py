@@ -14,8 +14,11 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(scope="module")
-def quick_compiles():
-    """For tests that do not depend on what XLA optimises, where compiling takes the most time."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def quick_compiles(request):
+    """For tests that do not depend on what XLA optimises, where compiling takes the most time.
+
+    With `-m ""`, which runs the thorough cases too, they are compiled as users compile.
+    """
+    jax.config.update("jax_disable_most_optimizations", bool(request.config.option.markexpr))
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -161,7 +161,7 @@ def test_evaluation_mode_runs_what_is_deterministic(kind):
 
 @pytest.mark.parametrize(
     ("implementation", "numbered"),
-    [("rbg", True), ("threefry2x32", False)],
+    [("rbg", True), pytest.param("threefry2x32", False, marks=pytest.mark.thorough)],
     ids=["rbg", "no index"],
 )
 def test_the_given_order_is_one_call_after_the_other(implementation, numbered):
@@ -223,7 +223,11 @@ def test_other_members_do_not_change_what_a_member_draws():
 
 @pytest.mark.parametrize(
     ("kind", "numbered"),
-    [("random order", True), ("selector", False), ("by field, shared", True)],
+    [
+        pytest.param("random order", True, marks=pytest.mark.thorough),
+        ("selector", False),
+        ("by field, shared", True),
+    ],
     ids=["random order", "selector, no index", "by field, shared"],
 )
 def test_an_explicit_key_is_all_that_is_drawn_from(kind, numbered):

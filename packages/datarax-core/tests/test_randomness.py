@@ -15,7 +15,11 @@ from datarax.core.operator import OperatorModule
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
-DEVICES = pytest.mark.parametrize("devices", [1, 8])
+# Where a rule has another test with both kinds of keys, the second kind is for the thorough run.
+MOSTLY_THREEFRY = pytest.mark.parametrize(
+    "implementation", ["threefry2x32", pytest.param("rbg", marks=pytest.mark.thorough)]
+)
+DEVICES = pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.thorough), 8])
 
 
 class Draw(OperatorModule):
@@ -73,7 +77,7 @@ def same(left, right):
     return np.array_equal(drawn(left), drawn(right))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 @DEVICES
 def test_apply_is_pure(implementation, devices):
     """Rule 1: apply draws nothing itself, so the same parameters give the same result."""
@@ -97,7 +101,7 @@ def test_a_record_draws_the_same_in_any_company(implementation):
         np.testing.assert_array_equal(drawn(op(indexed(index, 2, mask))), whole[index])
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_records_and_epochs_differ(implementation):
     """Rule 2: no two records of an epoch, and no two epochs of a record, draw alike."""
     op = operator(implementation)
@@ -105,7 +109,7 @@ def test_records_and_epochs_differ(implementation):
     assert len(np.unique(bits)) == 200
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_a_missing_epoch_is_epoch_0(implementation):
     """Rule 2: a batch with indices alone draws like the first epoch."""
     op = operator(implementation)
@@ -113,7 +117,7 @@ def test_a_missing_epoch_is_epoch_0(implementation):
     assert same(op(without), op(indexed(np.arange(3), 0)))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_the_whole_range_of_indices_counts(implementation):
     """Rule 2: indices that differ in any of their 32 bits draw differently."""
     index = np.array([0] + [2**bit for bit in range(32)], np.uint32)
@@ -121,7 +125,7 @@ def test_the_whole_range_of_indices_counts(implementation):
     assert len(np.unique(bits)) == 33
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_indexed_calls_do_not_advance_the_stream(implementation):
     """Rule 2: a call on records with indices leaves the operator's stream where it was."""
     op = operator(implementation)
@@ -138,7 +142,7 @@ def test_records_draw_the_same_after_a_restore(implementation):
     assert same(op(indexed(np.arange(4), 3)), other(indexed(np.arange(4), 3)))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 @DEVICES
 def test_records_draw_the_same_on_any_number_of_devices(implementation, devices):
     """Rule 2: sharding the batch, by jit or by shard_map, changes no record's numbers."""
@@ -155,7 +159,7 @@ def test_records_draw_the_same_on_any_number_of_devices(implementation, devices)
         np.testing.assert_array_equal(got, expected)
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_eager_jit_scan_and_grad_agree(implementation):
     """Rule 2: where the call is traced does not matter."""
     op = operator(implementation)
@@ -177,7 +181,7 @@ def test_eager_jit_scan_and_grad_agree(implementation):
     np.testing.assert_array_equal(gradient[:, 0], drawn(expected).astype(np.float32))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_a_draw_for_the_batch_comes_from_its_first_valid_record(implementation):
     """Operators that draw once for a batch take the first valid row's record, padding aside."""
     op = operator(implementation, kind=DrawOnce)
@@ -190,7 +194,7 @@ def test_a_draw_for_the_batch_comes_from_its_first_valid_record(implementation):
     assert not np.array_equal(one, draw([3, 7], [True, True]))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_calls_differ_and_repeat_from_the_seed(implementation):
     """Rule 3: without indices every call draws anew, in a sequence that the seed determines."""
     one, two = operator(implementation), operator(implementation)
@@ -201,7 +205,7 @@ def test_calls_differ_and_repeat_from_the_seed(implementation):
     assert one.rngs.draw.count.get_value() == 4
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_the_sequence_is_the_same_eager_and_compiled(implementation):
     """Rule 3: op(batch), apply_batch and nnx.jit take their turns in one sequence."""
     one, two = operator(implementation), operator(implementation)
@@ -220,7 +224,7 @@ def test_the_sequence_goes_on_after_a_restore(implementation):
     assert same(one(plain()), two(plain()))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 @DEVICES
 def test_the_sequence_is_the_same_on_any_number_of_devices(implementation, devices):
     """Rule 3: where the rows are changes neither the numbers of a call nor their order."""
@@ -265,7 +269,7 @@ def test_a_failed_call_does_not_advance_the_stream():
         jax.tree.map(np.testing.assert_array_equal, op.get_state(), before)
 
 
-@KEYS
+@MOSTLY_THREEFRY
 @DEVICES
 def test_others_never_change_an_operators_numbers(implementation, devices):
     """Rule 4: to a stream of its own, other streams, operators and later calls do not matter."""
@@ -289,7 +293,7 @@ def test_others_never_change_an_operators_numbers(implementation, devices):
     assert same(twin(plain()), expected(plain()))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_streams_of_one_seed_differ(implementation):
     """Rule 4: two streams that fall back on the same default are still different streams."""
     rngs = nnx.Rngs(jax.random.key(0, impl=implementation))
@@ -298,7 +302,7 @@ def test_streams_of_one_seed_differ(implementation):
     assert not same(one(indexed(np.arange(4))), two(indexed(np.arange(4))))
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_stages_that_share_a_base_key_are_told_apart(implementation):
     """Ordinal 0 is the operator alone, and each further ordinal draws differently."""
     op = operator(implementation)
@@ -311,7 +315,7 @@ def test_stages_that_share_a_base_key_are_told_apart(implementation):
     assert len(np.unique(np.concatenate(results))) == 12
 
 
-@KEYS
+@MOSTLY_THREEFRY
 def test_per_record_numbers_are_uniform_and_uncorrelated(implementation):
     """Neighbouring records and epochs have the mean, variance and correlation of noise."""
     op = operator(implementation)

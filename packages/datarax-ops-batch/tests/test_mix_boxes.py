@@ -11,6 +11,8 @@ from datarax.operators._mix.box import exact_fraction, place_clipped, sides_of_r
 from datarax.operators._mix.paste import paste
 from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def drawn_boxes(rows, size, **options):
     """Boxes and λ of one batch with a draw a record."""
@@ -67,7 +69,7 @@ def test_origins_on_both_axes_are_independent():
     assert stats.chi2_contingency(table).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("side", [1, 2, 5])
 def test_clipped_boxes_have_centres_uniform_over_the_pixels(side):
     """Clipped: each centre is equally likely, and what sticks out of the image is cut off."""
     words = jax.random.bits(jax.random.key(side), (30_000,))

@@ -209,7 +209,10 @@ def test_long_sounds_are_pasted_and_weighed():
         make_op(spatial_axes=(1,), sampler=ResizeMix())(batch)
 
 
-@pytest.mark.parametrize("mode", ["mixup", "cutmix", "both"])
+@pytest.mark.parametrize(
+    "mode",
+    [*(pytest.param(mode, marks=pytest.mark.thorough) for mode in ("mixup", "cutmix")), "both"],
+)
 def test_double_precision_is_kept(mode):
     """Under x64, float64 images and labels are mixed with a float64 λ, exact to 1e-15."""
     with jax.enable_x64(True):

@@ -6,6 +6,8 @@ from scipy import stats
 
 from datarax.operators._mix.pairing import partners
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def draw(count, valid, seed=0):
     words = jax.random.bits(jax.random.key(seed), (count, len(valid)))
@@ -13,7 +15,7 @@ def draw(count, valid, seed=0):
     return np.asarray(pair(words, jnp.asarray(valid)))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 64, 4096, 5000])
+@pytest.mark.parametrize("rows", [1, 2, 3, 64, 5000])
 def test_partners_are_a_derangement_of_the_valid_rows(rows):
     """Every valid row is the partner of one other valid row; padding is paired with itself."""
     valid = np.random.default_rng(rows).random(rows) < 0.7

@@ -39,13 +39,17 @@ OPTIONS = [
     {"mode": "both", "granularity": "record"},
     {"mode": "cutmix", "granularity": "record", "mix_group_size": 4},
 ]
-each_option = pytest.mark.parametrize("options", OPTIONS, ids=["mixup", "both", "grouped"])
-each_impl = pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+# The first test is compiled as users compile it: what XLA fuses must not change a bit.
+quickly = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.mark.parametrize(
     ("options", "impl"),
-    [(OPTIONS[0], "threefry2x32"), (OPTIONS[1], "rbg"), (OPTIONS[2], "threefry2x32")],
+    [
+        pytest.param(OPTIONS[0], "threefry2x32", marks=pytest.mark.thorough),
+        (OPTIONS[1], "rbg"),
+        pytest.param(OPTIONS[2], "threefry2x32", marks=pytest.mark.thorough),
+    ],
     ids=["mixup", "both rbg", "grouped"],
 )
 def test_compiled_and_uncompiled_calls_agree(options, impl):
@@ -61,6 +65,7 @@ def test_compiled_and_uncompiled_calls_agree(options, impl):
         assert_same(expected, jax.tree.map(lambda leaf, step=step: leaf[step], scanned))
 
 
+@quickly
 def test_records_decide_what_is_drawn():
     """The same records give the same mix at any call; another epoch or first record another."""
     op = make_op(granularity="record")
@@ -72,7 +77,8 @@ def test_records_decide_what_is_drawn():
         )
 
 
-@each_impl
+@quickly
+@pytest.mark.parametrize("impl", ["threefry2x32", pytest.param("rbg", marks=pytest.mark.thorough)])
 def test_calls_without_indices_differ_and_resume_from_a_checkpoint(impl):
     """Without record_index each call draws anew, the same again after set_state."""
     op, batch = make_op(impl), records(range(6)).replace(record_index=None)
@@ -84,7 +90,10 @@ def test_calls_without_indices_differ_and_resume_from_a_checkpoint(impl):
     assert_same(second, op(batch))
 
 
-@pytest.mark.parametrize("granularity", ["batch", "record"])
+@quickly
+@pytest.mark.parametrize(
+    "granularity", [pytest.param("batch", marks=pytest.mark.thorough), "record"]
+)
 def test_padding_at_the_end_changes_no_valid_row(granularity):
     """Five records are mixed the same alone and in a batch padded to eight rows."""
     op = make_op(mode="both", granularity=granularity)
@@ -93,6 +102,7 @@ def test_padding_at_the_end_changes_no_valid_row(granularity):
     assert_same(short, padded, slice(5))
 
 
+@quickly
 def test_groups_do_not_depend_on_the_batch_they_are_in():
     """With groups of four, a batch of twelve is batches of four, or of six with a rest."""
     op = make_op(mode="both", granularity="record", mix_group_size=4)
@@ -108,6 +118,7 @@ def test_groups_do_not_depend_on_the_batch_they_are_in():
         np.testing.assert_array_equal(partner // 4, np.arange(stop - start) // 4)
 
 
+@quickly
 def test_every_group_has_its_own_draw():
     """granularity="batch" means one λ for each group."""
     op = make_op(mix_group_size=2)
@@ -146,6 +157,7 @@ def sharded(batch, sharding):
     return batch.replace(**spread)
 
 
+@quickly
 @EACH_KIND_OF_AXES
 def test_sharded_groups_are_mixed_without_any_collective(axes):
     """The program compiled for eight devices has no communication in it at all."""
@@ -160,6 +172,7 @@ def test_sharded_groups_are_mixed_without_any_collective(axes):
     assert_same(expected, out)
 
 
+@quickly
 @EACH_KIND_OF_AXES
 def test_sharded_batches_without_groups_do_move_images(axes):
     """Partners on other devices have to travel: the search for collectives can find some."""
@@ -169,7 +182,16 @@ def test_sharded_batches_without_groups_do_move_images(axes):
     assert_same(op(batch), op(spread))
 
 
-@each_option
+@quickly
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(OPTIONS[0], marks=pytest.mark.thorough),
+        OPTIONS[1],
+        pytest.param(OPTIONS[2], marks=pytest.mark.thorough),
+    ],
+    ids=["mixup", "both", "grouped"],
+)
 def test_sharded_batches_are_mixed_like_others(options, sharding):
     """With and without groups, eight devices give the bits of one."""
     op, batch = make_op(**options), records(range(16))

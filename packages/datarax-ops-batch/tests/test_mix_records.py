@@ -62,7 +62,10 @@ def test_draws_are_those_of_the_record_whatever_its_batch():
 @quickly
 @pytest.mark.parametrize(
     "options",
-    [{"impl": "rbg", "mode": "mixup", "alpha": 0.3}, {"mode": "cutmix", "sampler": FMix()}],
+    [
+        {"impl": "rbg", "mode": "mixup", "alpha": 0.3},
+        pytest.param({"mode": "cutmix", "sampler": FMix()}, marks=pytest.mark.thorough),
+    ],
     ids=["rbg", "masks"],
 )
 def test_draws_by_record_with_other_keys_and_regions(options):

@@ -18,6 +18,8 @@ from datarax.operators.batch_mix_operator import (
     ResizeMix,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def make_op(**options):
     options = {"mode": "cutmix", "granularity": "record", "mix_info": True, **options}
@@ -99,7 +101,7 @@ def test_resizemix_shrinks_the_whole_partner_into_the_box(dtype):
 def test_resizemix_scale_is_uniform_between_its_bounds():
     """Sides are τ of the image's, τ uniform from low to high."""
     op = make_op(sampler=ResizeMix(low=0.2, high=0.6), label_field=None)
-    rows = Batch.from_arrays({"image": np.zeros((3_000, 500, 20), np.uint8)})
+    rows = Batch.from_arrays({"image": np.zeros((1_000, 500, 20), np.uint8)})
     box = np.asarray(op(rows).states["mix_info"]["box"])
     scale = (box[:, 2] - box[:, 0]) / 500
     assert stats.kstest(scale, stats.uniform(0.2, 0.4).cdf).pvalue > 1e-3
@@ -130,7 +132,11 @@ def test_fmix_noise_has_the_spectrum_of_the_paper():
 
 @pytest.mark.parametrize(
     ("sampler", "mode"),
-    [(None, "both"), (ResizeMix(), "cutmix"), (FMix(), "both")],
+    [
+        (None, "both"),
+        pytest.param(ResizeMix(), "cutmix", marks=pytest.mark.thorough),
+        (FMix(), "both"),
+    ],
     ids=["CutMix", "ResizeMix", "FMix"],
 )
 def test_replay_gives_the_same_bits(sampler, mode):
@@ -178,8 +184,8 @@ def test_replay_refuses_what_is_no_plan(entries, error, message):
     ("shape", "axes", "sampler"),
     [
         ((6, 40), (1,), FMix()),
-        ((6, 9, 7), (1, 2), None),
-        ((6, 3, 9, 7), (2, 3), ResizeMix()),
+        pytest.param((6, 9, 7), (1, 2), None, marks=pytest.mark.thorough),
+        pytest.param((6, 3, 9, 7), (2, 3), ResizeMix(), marks=pytest.mark.thorough),
         ((6, 4, 5, 6, 2), (1, 2, 3), None),
     ],
     ids=["audio", "grey", "channels first", "volume"],

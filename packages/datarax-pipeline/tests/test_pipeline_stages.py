@@ -17,7 +17,10 @@ from datarax.operators import (
 from datarax.pipeline import Pipeline
 from datarax.sources import MemorySource, MemorySourceConfig
 
-KEYS = pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+KEYS = pytest.mark.parametrize(
+    "implementation", ["threefry2x32", pytest.param("rbg", marks=pytest.mark.thorough)]
+)
 
 
 def source(length=12, *, shuffle=False, seed=0, array=np.asarray):
@@ -96,8 +99,15 @@ def test_stages_run_in_order():
     assert batch["x"].tolist() == [4, 7, 10, 13]
 
 
-@KEYS
-@pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["host", "device"])
+@pytest.mark.parametrize(
+    ("implementation", "array"),
+    [
+        pytest.param("threefry2x32", np.asarray, marks=pytest.mark.thorough),
+        ("threefry2x32", jnp.asarray),
+        ("rbg", np.asarray),
+    ],
+    ids=["host", "device", "rbg"],
+)
 def test_a_stage_gives_what_the_operator_gives_outside(implementation, array):
     """The raw batches through the operators, one by one, are the pipeline's batches."""
     records = source(shuffle=True, array=array)
