@@ -2,7 +2,9 @@
 
 import gc
 import pickle
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from datarax.core import _compiled, _dispatch
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
+from datarax.operators import ElementOperator, ElementOperatorConfig
 
 
 class Traced(OperatorModule):
@@ -266,7 +269,7 @@ def test_an_operators_own_error_is_raised_once():
 
 
 def test_an_unhashable_attribute_still_compiles(traced):
-    """An attribute that cannot be hashed only keeps the operator from sharing its trace."""
+    """An attribute that cannot be hashed keeps the operator from sharing, once for each mode."""
 
     class Unhashable:
         __hash__ = None
@@ -276,9 +279,13 @@ def test_an_unhashable_attribute_still_compiles(traced):
 
     op = traced(OperatorConfig())
     op.extra = Unhashable()
-    op(batch())
-    op(batch())
-    assert traced.traces == 1
+    for _ in range(3):
+        op.train()
+        op(batch())
+        op.eval()
+        op(batch())
+    # A deterministic operator is traced in evaluation too.
+    assert traced.traces == 2
 
 
 def test_a_dropped_operator_is_freed(traced):
@@ -291,13 +298,77 @@ def test_a_dropped_operator_is_freed(traced):
     assert gone() is None
 
 
+class Table:
+    """Something large, which can be asked whether it is still there."""
+
+    def __init__(self):
+        self.values = np.arange(4, dtype=np.float32)
+
+
+def closes_over(table):
+    return ElementOperator(
+        ElementOperatorConfig(), fn=lambda e, key: e.update_data({"x": e.data["x"] + table.values})
+    )
+
+
+def has_as_default(table):
+    def fn(element, key, table=table):
+        return element.update_data({"x": element.data["x"] + table.values})
+
+    return ElementOperator(ElementOperatorConfig(), fn=fn)
+
+
+@pytest.mark.parametrize("make", [closes_over, has_as_default])
+def test_what_an_operator_closes_over_goes_with_it(make):
+    """As with plain jax.jit, no compiled call keeps a table alive that nobody else has."""
+    table = Table()
+    op, gone = make(table), weakref.ref(table)
+    np.testing.assert_array_equal(op({"x": np.ones((2, 4), np.float32)})["x"], [[1, 2, 3, 4]] * 2)
+    del op, table
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_operator_that_is_gone_leaves_its_call_to_equal_ones(traced):
+    """A loop that makes its operator anew compiles once, where nothing of the caller's is held."""
+    for _ in range(3):
+        traced(OperatorConfig())(batch())
+        gc.collect()
+    assert traced.traces == 1
+
+
+def test_threads_share_an_operator():
+    """Eight threads draw 400 different numbers, and every record is counted."""
+
+    class Draw(OperatorModule):
+        def generate_random_params(self, rng, data_shapes):
+            return jax.random.bits(rng, data_shapes["x"][:1])
+
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return {"x": random_params}, state, metadata
+
+    op = Draw(OperatorConfig(stochastic=True), rngs=nnx.Rngs(0))
+    start = threading.Barrier(8)
+
+    def run(_):
+        start.wait()
+        return [int(op({"x": np.zeros(1, np.uint32)})["x"][0]) for _ in range(50)]
+
+    with ThreadPoolExecutor(8) as pool:
+        drawn = [number for numbers in pool.map(run, range(8)) for number in numbers]
+    assert len(set(drawn)) == 400
+    assert op.get_operation_stats()["applied_count"] == 400
+
+
 def test_the_shared_calls_are_bounded(monkeypatch, traced):
     """The oldest static part is forgotten when too many are kept."""
     monkeypatch.setattr(_compiled, "_runs", type(_compiled._runs)())
-    monkeypatch.setattr(_compiled, "MAX_SHARED_RUNS", 2)
+    monkeypatch.setattr(_compiled, "_kept", type(_compiled._kept)())
+    monkeypatch.setattr(_compiled, "MAX_KEPT_RUNS", 2)
     for name in "abc":
         traced(OperatorConfig(), name=name)(batch())
-    assert len(_compiled._runs) == 2
+    gc.collect()
+    assert len(_compiled._runs) == len(_compiled._kept) == 2
 
 
 def test_disable_jit_gives_the_same(traced):
@@ -378,7 +449,7 @@ def test_the_cache_is_bounded_and_keeps_no_input_alive(traced):
     batches = [batch() for _ in range(20)]
     for b in batches:
         op(b)
-    entries = _dispatch._bindings[op].cache._entries
+    entries = _dispatch._calls[op].bindings[0].cache._entries
     assert len(entries) == 8
     del b, batches
     gc.collect()

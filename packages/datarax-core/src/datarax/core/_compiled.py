@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ import jax
 from flax import nnx
 
 from datarax.core import _recording, _recycling
+from datarax.core._exact import numbers_in
 from datarax.core._explicit_axes import (
     automatic_axes,
     explicit_mesh,
     replicated,
     sharded_like,
 )
+from datarax.core._holding import holds_little
+from datarax.core._raw_key import typed
 from datarax.core.element_batch import Batch
 from datarax.core.module import OperationCount
 from datarax.core.randomness import can_update, explicit_key
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
 
 
-MAX_SHARED_RUNS = 512
+MAX_KEPT_RUNS = 512
 
 
 @jax.tree_util.register_static
@@ -83,18 +87,22 @@ class Run:
         return self._recycled(given, values, kept, key, structure=structure, own=own)
 
 
-_runs: OrderedDict[Any, Run] = OrderedDict()
+# Calls live as long as an operator that uses them; those that keep no memory alive but their own
+# stay for operators to come.
+_runs: weakref.WeakValueDictionary[Any, Run] = weakref.WeakValueDictionary()
+_kept: OrderedDict[Run, None] = OrderedDict()
 
 
-def shared_run(graphdef: Any, numbers: Any, state: Any) -> Run:
+def shared_run(graphdef: Any, attributes: list[Any], state: Any) -> Run:
     """The jitted call for this static part: a new one, or that of an equal operator before.
 
     Args:
       graphdef: the static part.
-      numbers: the numbers in it, with their types, which `graphdef` does not compare.
+      attributes: all that it was made of, whose numbers have types that `graphdef` does not
+        compare.
       state: the Variables, of which types and metadata count.
     """
-    static = graphdef, numbers
+    static = graphdef, numbers_in(attributes)
     try:
         run = _runs.get(static)
     except TypeError:
@@ -102,9 +110,11 @@ def shared_run(graphdef: Any, numbers: Any, state: Any) -> Run:
         return _compiled(graphdef, state)
     if run is None:
         run = _runs[static] = _compiled(graphdef, state)
-    _runs.move_to_end(static)
-    while len(_runs) > MAX_SHARED_RUNS:
-        _runs.popitem(last=False)
+    if holds_little(attributes):
+        _kept[run] = None
+        _kept.move_to_end(run)
+        while len(_kept) > MAX_KEPT_RUNS:
+            _kept.popitem(last=False)
     return run
 
 
@@ -124,7 +134,7 @@ def _compiled(graphdef: Any, state: Any) -> Run:
         operator = nnx.merge(graphdef, nnx.from_flat_state(filled))
         own = variables_of(operator)
         with _recording.recording(batch.valid_mask) as recorder:
-            out = process(operator, batch, key)
+            out = process(operator, batch, typed(key))
         _require_constants(operator, own)
         updated, advanced, counted = [], [], []
         for number, (leaf, old) in enumerate(zip(own, values, strict=True)):

@@ -36,6 +36,10 @@ class ConstructorArguments:
             self._found = numbers_in((self._args, self._kwargs))
         return self._found
 
+    def contents(self) -> list[Any]:
+        """All arguments."""
+        return [*self._args, *self._kwargs.values()]
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ConstructorArguments) and self._numbers == other._numbers
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from operator import is_
@@ -24,7 +25,7 @@ from flax.nnx import tracers
 
 from datarax.core._cache import IdentityCache
 from datarax.core._compiled import Recipe, process, shared_run, variables_of
-from datarax.core._exact import numbers_in
+from datarax.core._raw_key import typed
 from datarax.core.element_batch import Batch
 from datarax.core.module import OperationCount, increased
 from datarax.core.randomness import is_member
@@ -57,7 +58,7 @@ class Binding:
         self.leaves = variables_of(operator)
         self._readers = [_reader(leaf) for leaf in self.leaves]
         self._placed: dict[int, tuple[np.generic, jax.Array | None]] = {}
-        self.run = shared_run(graphdef, numbers_in(self._seen), state)
+        self.run = shared_run(graphdef, self._seen, state)
         self.cache = IdentityCache()
 
     def _attributes(self, operator: OperatorModule) -> list[Any]:
@@ -138,32 +139,53 @@ def _reader(leaf: Any) -> Callable[[], Any]:
     return leaf.get_raw_value if isinstance(leaf, nnx.Variable) else lambda: leaf
 
 
-_bindings: weakref.WeakKeyDictionary[OperatorModule, Binding] = weakref.WeakKeyDictionary()
+class Calls:
+    """How an operator is called: in turn, with a binding for each of its two modes."""
+
+    def __init__(self) -> None:
+        # Two threads would read the same count of a stream, and one would write over the other's.
+        self.lock = threading.RLock()
+        self.bindings: tuple[Binding, ...] = ()
+
+    def binding(self, operator: OperatorModule) -> Binding:
+        """The binding for the operator's present attributes."""
+        for binding in self.bindings:
+            if binding.is_current(operator):
+                return binding
+        # Training and evaluation in turn bind nothing again.
+        self.bindings = (Binding(operator), *self.bindings[:1])
+        return self.bindings[0]
 
 
-def _binding(operator: OperatorModule) -> Binding:
-    binding = _bindings.get(operator)
-    if binding is None or not binding.is_current(operator):
-        binding = _bindings[operator] = Binding(operator)
-    return binding
+_calls: weakref.WeakKeyDictionary[OperatorModule, Calls] = weakref.WeakKeyDictionary()
+
+
+def _calls_of(operator: OperatorModule) -> Calls:
+    calls = _calls.get(operator)
+    # Of two threads that come first, both get the one that was there first.
+    return _calls.setdefault(operator, Calls()) if calls is None else calls
 
 
 def forget_results(operator: OperatorModule) -> None:
     """Clears the operator's cache of results."""
-    if operator in _bindings:
-        _bindings[operator].cache.clear()
+    for binding in _calls_of(operator).bindings:
+        binding.cache.clear()
 
 
 def call(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Batch:
     """Calls the operator: compiled when run eagerly, inline inside a trace."""
     __tracebackhide__ = True
     if not _EAGER.is_valid() or is_member():
-        return _with_metadata(operator, process(operator, batch, key), batch)
-    binding = _binding(operator)
-    key = binding.key(key)
-    if operator.config.cacheable and key is None:
-        return _assembled(operator, batch, *_remembered(binding, batch))
-    return _assembled(operator, batch, *_made(binding, batch, key, binding.run.fresh))
+        return _with_metadata(operator, process(operator, batch, typed(key)), batch)
+    calls = _calls_of(operator)
+    with calls.lock:
+        binding = calls.binding(operator)
+        key = binding.key(key)
+        if operator.config.cacheable and key is None:
+            fresh, recipe = _remembered(binding, batch)
+        else:
+            fresh, recipe = _made(binding, batch, key, binding.run.fresh)
+    return _assembled(operator, batch, fresh, recipe)
 
 
 def recycle(operator: OperatorModule[Any], batch: Batch, spent: Batch, key: Any = None) -> Batch:
@@ -179,9 +201,12 @@ def recycle(operator: OperatorModule[Any], batch: Batch, spent: Batch, key: Any 
             f"{operator._label()} remembers results (cacheable=True), whose memory is not to be "
             "recycled; call the operator, or set cacheable=False"
         )
-    binding = _binding(operator)
-    recycled = functools.partial(binding.run.recycled, operator._label(), spent=spent)
-    return _assembled(operator, batch, *_made(binding, batch, binding.key(key), recycled))
+    calls = _calls_of(operator)
+    with calls.lock:
+        binding = calls.binding(operator)
+        recycled = functools.partial(binding.run.recycled, operator._label(), spent=spent)
+        fresh, recipe = _made(binding, batch, binding.key(key), recycled)
+    return _assembled(operator, batch, fresh, recipe)
 
 
 def _made(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -11,8 +11,11 @@ import numpy as np
 from datarax.core import _batch_checks, specs
 from datarax.core.element_batch import RESERVED_FIELD, Batch
 
+if TYPE_CHECKING:
+    from datarax.core.operator import OperatorModule
 
-def as_batch(owner: str, fields: Any) -> Batch:
+
+def as_batch(owner: OperatorModule[Any], fields: Any) -> Batch:
     """The batch whose data are the fields, with the mask from the field `valid_mask`, if any.
 
     Raises:
@@ -22,38 +25,35 @@ def as_batch(owner: str, fields: Any) -> Batch:
     __tracebackhide__ = True
     if not isinstance(fields, Mapping):
         raise TypeError(
-            f"{owner} transforms a Batch or a dict of arrays (batch, ...), got "
+            f"{owner._label()} transforms a Batch or a dict of arrays (batch, ...), got "
             f"{type(fields).__name__}; make one with Batch.from_arrays(...) or "
             "Batch.from_elements(...)"
         )
     data = dict(fields)
     mask = data.pop(RESERVED_FIELD, None)
     try:
-        data = specs.as_leaves("data", data)
         mask = None if mask is None else _batch_checks.as_mask(mask)
-        lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(data)}
-        alike = len(lengths) == 1 and lengths.isdisjoint(((), (0,)))
-        if alike and (mask is None or {mask.shape} == lengths):
-            # What from_arrays would find out once more, for 5 us of the 15 that a dict may cost.
-            rows = lengths.pop()[0]
+        rows = specs.rows_of_arrays(data)
+        if rows and (mask is None or mask.shape == (rows,)):
+            # What from_arrays would find out in 10 of the 15 us that a dict may cost.
             return Batch(data, {}, _batch_checks.all_valid(rows) if mask is None else mask)
         return Batch.from_arrays(data, valid_mask=mask)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"{owner} cannot read the dict as a batch: {str(error).rstrip('.')}. Every field must "
-            "be one array (batch, ...) of numbers; np.stack a list of arrays, leave others out, "
-            "and give a single record a batch axis of 1"
+            f"{owner._label()} cannot read the dict as a batch: {str(error).rstrip('.')}. Every "
+            "field must be one array (batch, ...) of numbers; np.stack a list of arrays, leave "
+            "others out, and give a single record a batch axis of 1"
         ) from None
 
 
 def as_fields(
-    owner: str, out: Batch, given: Mapping[str, Any], mask: np.ndarray | jax.Array
+    owner: OperatorModule[Any], out: Batch, given: Mapping[str, Any], mask: np.ndarray | jax.Array
 ) -> dict[str, Any]:
     """The batch's fields, what an operator left in its states, and the mask.
 
     Args:
-      owner: what the errors call the operator.
+      owner: the operator.
       out: the result.
       given: the dict that the operator got, whose order the fields keep.
       mask: the mask that the operator got. If `given` has none, the result has one only if the
@@ -67,7 +67,7 @@ def as_fields(
     for name, tree in (("data", out.data), ("states", out.states)):
         if not isinstance(tree, Mapping):
             raise TypeError(
-                f"{owner} got a dict and must give one back, but its {name} are now "
+                f"{owner._label()} got a dict and must give one back, but its {name} are now "
                 f"{type(tree).__name__}; call it with a Batch"
             )
     fields = _in_order(out.data, given)
@@ -77,8 +77,8 @@ def as_fields(
     for name, value in more.items():
         if name in fields:
             raise ValueError(
-                f"{owner} leaves {name!r} beside the fields, where a field has that name; rename "
-                "the field, or call the operator with a Batch"
+                f"{owner._label()} leaves {name!r} beside the fields, where a field has that name; "
+                "rename the field, or call the operator with a Batch"
             )
         fields[name] = value
     return fields
@@ -86,7 +86,9 @@ def as_fields(
 
 def _in_order(out: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields in the order in which they came, which JAX does not keep, and new ones after."""
-    fields = {name: out[name] for name in given if name in out} | dict(out)
+    fields = {name: out[name] for name in given if name in out}
+    if len(fields) < len(out):
+        fields |= out
     for name, value in fields.items():
         if type(value) is dict and isinstance(given.get(name), Mapping):
             fields[name] = _in_order(value, given[name])

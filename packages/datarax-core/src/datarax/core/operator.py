@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
-from datarax.core import _dispatch, _plain, randomness
+from datarax.core import _dispatch, _plain, _raw_key, randomness
 from datarax.core._code import asks_for_none
 from datarax.core._records import (
     apply_record,
@@ -317,11 +317,10 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
             where the stream cannot advance.
         """
         __tracebackhide__ = True
-        if isinstance(batch, Batch):
-            self._check_values(batch)
-            return _dispatch.call(self, batch, None if key is None else randomness.as_key(key))
-        rows = _plain.as_batch(self._label(), batch)
-        return _plain.as_fields(self._label(), self(rows, key=key), batch, rows.valid_mask)
+        rows = batch if isinstance(batch, Batch) else _plain.as_batch(self, batch)
+        self._check_values(rows)
+        out = _dispatch.call(self, rows, None if key is None else _raw_key.checked(key))
+        return out if rows is batch else _plain.as_fields(self, out, batch, rows.valid_mask)
 
     def recycle(self, batch: Batch, spent: Batch, *, key: Key[Array, ""] | None = None) -> Batch:
         """`op(batch)`, written into the memory of arrays that nobody needs any more.
@@ -349,7 +348,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         __tracebackhide__ = True
         require_batch(self, batch)
         require_batch(self, spent)
-        key = None if key is None else randomness.as_key(key)
+        key = None if key is None else _raw_key.checked(key)
         self._check_values(batch)
         if self._passes_through():
             # Nothing is made that could be written over another array.

@@ -22,7 +22,7 @@ from flax.errors import TraceContextError
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Key, UInt32
 
-from datarax.core import _recording
+from datarax.core import _raw_key, _recording
 from datarax.core._draws import below as below
 from datarax.core._draws import coin as coin
 from datarax.core._draws import open_uniform as open_uniform
@@ -103,7 +103,8 @@ def own_streams(
     own = OwnRngs(**owned)
     for name in names:
         # On the host: a count on the device would be one more buffer in and out of every call.
-        own[name].count.set_raw_value(np.uint32(0))  # pyright: ignore[reportArgumentType]
+        zero: Any = np.uint32(0)
+        own[name].count.set_raw_value(zero)
     return own
 
 
@@ -137,25 +138,7 @@ def as_key(key: Any) -> Key[Array, ""]:
       TypeError: if it is neither.
       ValueError: if it is not one key.
     """
-    # Not whatever has a dtype: nnx.Rngs has every attribute, each of them a stream.
-    dtype: Any = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
-    if dtype is None or not (dtype == np.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
-        raise TypeError(
-            f"key must be a key of jax.random.key(seed) or jax.random.PRNGKey(seed), got "
-            f"{type(key).__name__}{'' if dtype is None else f' of {dtype}'}"
-        )
-    if dtype == np.uint32 and key.shape in ((2,), (4,)):
-        raw = THREEFRY if key.shape == (2,) else "rbg"
-        standard: str = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
-        impl = standard if raw in standard else raw
-        return jax.random.wrap_key_data(jnp.asarray(key), impl=impl)
-    if dtype == np.uint32 or key.ndim:
-        raise ValueError(
-            f"key must be one key, got shape {key.shape}; pass one of jax.random.split(key), or "
-            "map over them with jax.vmap"
-        )
-    assert isinstance(key, jax.Array)
-    return key
+    return _raw_key.typed(_raw_key.checked(key))
 
 
 @contextmanager

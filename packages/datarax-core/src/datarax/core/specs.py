@@ -76,6 +76,26 @@ def as_leaves(name: str, tree: Any) -> Any:
     return structure.unflatten(leaves)
 
 
+def rows_of_arrays(fields: dict[str, Any]) -> int | None:
+    """The length of axis 0 of all fields, or None unless they are arrays that need no other look.
+
+    Much quicker than `as_leaves` and `count_rows`, which find out what is wrong.
+    """
+    rows = None
+    for value in fields.values():
+        kind = type(value)
+        if kind is np.ndarray:
+            if value.dtype not in _READY:
+                return None
+        elif not _is_device_array(kind):
+            return None
+        shape = value.shape
+        if not shape or (rows is not None and shape[0] != rows):
+            return None
+        rows = shape[0]
+    return rows
+
+
 _NUMBERS = (bool, int, float, complex, np.generic)
 
 
