@@ -22,7 +22,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_math_renderer = "mathml"
-exclude_patterns = ["figures"]
+exclude_patterns = ["figures", "api/versions.md"]
 html_title = project
 # A name that the manual does not have is code.
 suppress_warnings = ["ref.any"]

@@ -109,3 +109,21 @@ def test_the_project_of_somebody_else_allows_the_packages_of_the_tree():
     for line in map(Requirement, project["dependencies"]):
         package = (ROOT / "packages" / line.name / "pyproject.toml").read_text(encoding="utf-8")
         assert line.specifier.contains(tomllib.loads(package)["project"]["version"]), line
+
+
+def test_drawings_and_tables_of_how_it_works_name_files_that_there_are():
+    """A file that is moved or renamed has to move there too."""
+    texts = [
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("docs/figures/how_it_works.py", "docs/how-it-works.md")
+    ]
+    named = {name for text in texts for name in re.findall(r"[\w/-]*/\w+\.py", text)}
+    paths = [
+        path.as_posix()
+        for folder in ("packages", "tests-integration", "tools", "benchmarks", "docs")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(named) > 20
+    assert [
+        name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in paths)
+    ] == []

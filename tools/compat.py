@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
 from history import Build
 
 
@@ -102,3 +104,34 @@ def unchanged(build: Build, last: Build, folder_of: Callable[[Build], Path]) -> 
 def modules(folder: Path) -> dict[Path, bytes]:
     """The modules of a distribution, by path."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("src/**/*.py")}
+
+
+def table(tree: dict[str, Build], released: dict[str, list[Build]]) -> str:
+    """Which version works with which, as a table in Markdown: the newest of each package first.
+
+    Args:
+      tree: each distribution as it is in the working tree.
+      released: the releases of each, oldest first.
+    """
+    known = {dist: versions(tree[dist], released[dist]) for dist in tree}
+    lines = ["| package | version | works with |", "|---|---|---|"]
+    for dist, builds in known.items():
+        for build in reversed(builds):
+            label = f"{build.version}" if build.commit else f"{build.version}, not released"
+            works = ", ".join(
+                f"{name} {allowed(pin, known[name])}" for name, pin in build.pins.items()
+            )
+            lines.append(f"| {dist} | {label} | {works or 'nothing else needed'} |")
+    return "\n".join(lines)
+
+
+def versions(newest: Build, releases: list[Build]) -> list[Build]:
+    """The releases of a distribution, and the working tree if its version is a new one."""
+    new = newest.version not in [build.version for build in releases]
+    return [*releases, newest] if new else releases
+
+
+def allowed(pin: SpecifierSet, builds: list[Build]) -> str:
+    """The pin, and the versions so far that it allows."""
+    found = [str(build.version) for build in builds if pin.contains(build.version)]
+    return f"{pin} ({', '.join(found) or 'none yet'})"

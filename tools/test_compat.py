@@ -4,7 +4,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from compat import merged, nothing_to_test, pairings
+from compat import merged, nothing_to_test, pairings, table
 from history import Build
 
 
@@ -118,3 +118,21 @@ def test_what_did_not_change_since_its_release_is_not_tried_again(tmp_path, text
     _, dependants = pairings({each.dist: each for each in tree}, releases)
     reason = nothing_to_test(dependants, releases, lambda b: tmp_path / f"{b.dist}-{b.commit}")
     assert reason == why
+
+
+def test_the_table_says_which_version_works_with_which():
+    """Releases, and a tree with a newer version, with the versions that their pins allow."""
+    releases = {
+        "datarax-core": [build("core", "0.2.0", "a"), build("core", "0.2.1", "b")],
+        "datarax-batching": [build("batching", "0.2.0", "a", core="~=0.2.0")],
+    }
+    tree = {
+        "datarax-core": build("core", "0.2.1"),
+        "datarax-batching": build("batching", "0.3.0", core="~=0.3.0"),
+    }
+    assert table(tree, releases).splitlines()[2:] == [
+        "| datarax-core | 0.2.1 | nothing else needed |",
+        "| datarax-core | 0.2.0 | nothing else needed |",
+        "| datarax-batching | 0.3.0, not released | datarax-core ~=0.3.0 (none yet) |",
+        "| datarax-batching | 0.2.0 | datarax-core ~=0.2.0 (0.2.0, 0.2.1) |",
+    ]

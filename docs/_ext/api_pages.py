@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -101,7 +102,31 @@ def index(names: dict[str, dict[str, dict[str, Any]]]) -> str:
             lines.append(f"| {{py:mod}}`{module}` | {linked} |")
         pages = "\n".join(f"{module.removeprefix('datarax.')} <{module}>" for module in modules)
         lines.append(f"\n```{{toctree}}\n:hidden:\n:maxdepth: 1\n\n{pages}\n```\n")
+    lines.append("```{toctree}\n:hidden:\n\nfiles\n```\n")
     return "\n".join(lines)
+
+
+def files() -> str:
+    """The text of the page that says of every file what it is about, in its own first line."""
+    lines = ["# Every file\n", "The first line of each module, public and private.\n"]
+    for source in sorted(ROOT.glob("packages/*/src")):
+        lines.append(f"## {source.parent.name}\n")
+        for folder in sorted({path.parent for path in source.rglob("*.py")}):
+            lines += [f"### {folder.relative_to(source)}\n", "| file | what it is |", "|---|---|"]
+            for path in sorted(folder.glob("*.py")):
+                about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+                cell = about.partition("\n")[0].replace("|", "\\|")
+                lines.append(f"| `{path.name}` | {cell} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def versions() -> str:
+    """The table of the page of releases: which version works with which."""
+    # From tools/, which only the repository has.
+    sys.path.insert(0, str(ROOT / "tools"))
+    compat, history = (importlib.import_module(name) for name in ("compat", "history"))
+    return compat.table(history.working_tree(ROOT), history.released(ROOT)) + "\n"
 
 
 def write_pages(app: Sphinx) -> None:
@@ -112,7 +137,7 @@ def write_pages(app: Sphinx) -> None:
         dist: {module: documented(module, path) for module, path in modules.items()}
         for dist, modules in public_modules().items()
     }
-    texts = {"index": index(names)}
+    texts = {"index": index(names), "files": files(), "versions": versions()}
     for modules in names.values():
         texts |= {module: page(module, values) for module, values in modules.items()}
     for stale in folder.glob("*.md"):
