@@ -6,23 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 
-def settled(value: Array) -> Array:
+def settled(value: ArrayLike) -> Array:
     """The floating-point value as it is, which no compiler merges with what follows.
 
     A selection stands between two operations: it keeps a product from being contracted with a sum,
     and constants from being moved together. `lax.reduce_precision` to the same precision does not:
     LLVM sees nothing in it and contracts.
     """
+    value = jnp.asarray(value)
     return jnp.where(jnp.isnan(value), np.asarray(np.nan, value.dtype), value)
 
 
-def product(a: Array, b: Array) -> Array:
+def product(a: ArrayLike, b: ArrayLike) -> Array:
     """`a * b`, rounded before it goes on: never contracted with a sum that follows."""
-    return settled(a * b)
+    return settled(jnp.multiply(a, b))
 
 
 def stored(value: Array, dtype: DTypeLike) -> Array:

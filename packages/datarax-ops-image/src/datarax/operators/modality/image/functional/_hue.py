@@ -74,7 +74,7 @@ def _sixths(red: Array, green: Array, blue: Array, chroma: Array) -> Array:
     largest = jnp.maximum(jnp.maximum(red, green), blue)
 
     def chromas(number: int) -> Array:
-        multiple = np.asarray(number, chroma.dtype) * chroma
+        multiple = jnp.multiply(np.asarray(number, chroma.dtype), chroma)
         return settled(multiple) if jnp.issubdtype(chroma.dtype, jnp.floating) else multiple
 
     from_red = jnp.where(green < blue, chromas(6), 0) + (green - blue)

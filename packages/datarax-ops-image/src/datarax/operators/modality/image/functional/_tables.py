@@ -18,7 +18,7 @@ from datarax.operators.modality.image.functional._numbers import scalar
 def _inverted(pixels: Array) -> Array:
     """What is left to white, which is 255 for integers and 1 for floats."""
     white = 1 if jnp.issubdtype(pixels.dtype, jnp.floating) else 255
-    return np.asarray(white, pixels.dtype) - pixels
+    return jnp.subtract(np.asarray(white, pixels.dtype), pixels)
 
 
 def _below(pixels: Array, threshold: Array) -> Array:
