@@ -325,7 +325,7 @@ def typecheck(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation in build/docs, warnings as errors, with every public name in it."""
     install(session, list(PROJECTS), "progress", *group("docs"))
-    strict = ["-E", "-n", "-W", "--keep-going"]
+    strict = ["-E", "-n", "-W", "--keep-going", "-j", "auto"]
     session.run("sphinx-build", *strict, "docs", "build/docs", env=NO_SOURCE_TREE)
     sources = [str(project["folder"] / "src") for project in PROJECTS.values()]
     session.run("python", "tools/documented.py", "build/docs/objects.inv", *sources)

@@ -20,8 +20,6 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
-# Their names are documented on the pages of the modules that they take them from.
-REEXPORTING = ("datarax.operators", "datarax.operators.modality.image")
 # Words of a guide that are also the names of functions are rarely meant as such.
 LINKED_FUNCTIONS = ("datarax.batching",)
 # Where each public name of a guide leads; filled when a build begins.
@@ -36,13 +34,16 @@ def public_modules() -> dict[str, dict[str, Path]]:
         for path in source.rglob("*.py"):
             parts = path.relative_to(source).with_suffix("").parts
             dotted = ".".join(parts).removesuffix(".__init__")
-            if "._" not in dotted and dotted not in REEXPORTING:
+            if "._" not in dotted and public_names(path):
                 modules[dotted] = path
     return {dist: dict(sorted(modules.items())) for dist, modules in found.items()}
 
 
 def public_names(path: Path) -> list[str]:
-    """What a module defines, in its own order, and then what it exports of private modules."""
+    """What a module defines, in its own order, and then what it exports of private modules.
+
+    What it exports of public ones is on their pages.
+    """
     own: list[str] = []
     exported: list[str] = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -52,7 +53,7 @@ def public_names(path: Path) -> list[str]:
             own += [target.id for target in node.targets if isinstance(target, ast.Name)]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             own.append(node.target.id)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and "._" in f"{node.module}":
             exported += [alias.name for alias in node.names if alias.asname == alias.name]
     names = dict.fromkeys([*own, *sorted(exported)])
     return [name for name in names if not name.startswith("_") and name != "logger"]
