@@ -65,7 +65,8 @@ class PackingBatcher(StreamBatcher[PackingBatcherConfig]):
     `(batch, row_length)`, counts a row's sequences from 1 and is 0 in padding; `positions`, of the
     same shape, counts the steps of each sequence from 0. An attention mask is
     `segment_ids[:, :, None] == segment_ids[:, None, :]`. A row's metadata is the tuple of its
-    sequences'. `get_operation_stats` counts records, as that of `DefaultBatcher` does.
+    sequences'. A sequence without a step is left out, and counts as such. `get_operation_stats`
+    counts records, as that of `DefaultBatcher` does.
 
     Args:
       config: length of rows and padding.

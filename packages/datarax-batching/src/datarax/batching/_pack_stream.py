@@ -42,6 +42,8 @@ class PackingStream(SortingStream):
         self._rows = tuple(f"row_{row}" for row in range(batch_size))
         super().__init__(batcher, elements, self._rows, remainder)
         self._first: Any = None
+        # Steps of each row that hold data.
+        self._used = [0] * batch_size
 
     def _config_of_waiting(self) -> dict[str, str]:
         return {"row_length": repr(self._config.row_length)}
@@ -59,6 +61,7 @@ class PackingStream(SortingStream):
         waiting.sort(key=itemgetter(0))
         incoming = Group([element for _, element in waiting], [number for number, _ in waiting])
         super()._take_back({"incoming": incoming})
+        self._used = [0] * len(self._rows)
         self._due = []
 
     def _accept(self, element: Element, number: int) -> list[str]:
@@ -85,26 +88,33 @@ class PackingStream(SortingStream):
                 f"record {number} has length {length}, more than row_length="
                 f"{self._config.row_length}; raise row_length or cut the record"
             )
-        for name in self._rows:
-            if _length(self._groups[name]) + length <= self._config.row_length:
-                self._groups[name].add(element, number)
+        if not length:
+            # It would be a row's sequence, and its number, without a step that has the number.
+            self._leave_out(1)
+            return []
+        most = self._config.row_length - length
+        for row, used in enumerate(self._used):
+            if used <= most:
+                self._used[row] += length
+                self._groups[self._rows[row]].add(element, number)
                 return []
         # No room: the batch is due, and the record is looked at again behind it.
         self._groups["incoming"].add_first(element, number)
         return [self._rows[0]]
 
     def _check(self, arrays: dict[str, np.ndarray], number: int) -> None:
-        spec = {
-            path: jax.ShapeDtypeStruct((0, *array.shape[1:]), array.dtype)
-            for path, array in arrays.items()
-        }
+        spec = [(path, array.shape[1:], array.dtype) for path, array in arrays.items()]
         if self._first is None:
             self._first = (spec, number)
         expected, first = self._first
         if spec != expected:
+            expected, came = (
+                {path: jax.ShapeDtypeStruct((0, *shape), dtype) for path, shape, dtype in each}
+                for each in (expected, spec)
+            )
             raise ValueError(
                 f"data of record {number} must be like that of record {first} in all but length: "
-                f"expected {spec_text(expected)}, got {spec_text(spec)}"
+                f"expected {spec_text(expected)}, got {spec_text(came)}"
             )
 
     def _deliver(self, name: str) -> Batch:
@@ -112,11 +122,12 @@ class PackingStream(SortingStream):
         rows = Group([self._packed(group) for group in used], [group.numbers[0] for group in used])
         # All rows make one batch, which is due under the name of the first.
         batch = self._batch(name, rows, len(self._rows), (SEGMENT_IDS, POSITIONS))
-        sequences, steps = sum(map(len, used)), sum(map(_length, used))
+        sequences, steps = sum(map(len, used)), sum(self._used)
         self._batcher.count_packing(sequences, steps, len(batch) * self._config.row_length)
         self._batcher._count_records(sequences, 0)
         for group in used:
             group.clear()
+        self._used = [0] * len(self._rows)
         return batch
 
     def _packed(self, group: Group) -> Element:
@@ -151,7 +162,3 @@ def _row_of(parts: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 def _length_of(element: Element) -> int:
     return jax.tree.leaves(element.data)[0].shape[0]
-
-
-def _length(group: Group) -> int:
-    return sum(map(_length_of, group.elements))

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
+from jax.sharding import NamedSharding
 
+from datarax.batching._explicit_axes import explicit_rows, on_automatic_axes, on_explicit_axes
 from datarax.batching._input import each
 from datarax.batching._options import require_remainder
 from datarax.batching._padding import PadValues, frozen_pad_values, pad_batch
@@ -54,7 +56,8 @@ def rebatch(
       compact: leave invalid rows out, instead of carrying them along with their mask.
 
     Returns:
-      An iterator over batches; no more of `batches` is read than the next one needs.
+      An iterator over batches; no more of `batches` is read than the next one needs. Rows that
+      were spread over explicit axes of a mesh are again, if their new number can be.
 
     Raises:
       TypeError: for something else than batches.
@@ -78,21 +81,31 @@ def _rebatched(
     batches: Iterator[Batch], size: int, remainder: str, pad_values: Any, compact: bool
 ) -> Iterator[Batch]:
     waiting: list[Batch] = []
-    rows = 0
-    for batch in batches:
+    rows, sharding = 0, None
+    for given in batches:
+        sharding = explicit_rows(given) if sharding is None else sharding
+        batch = given if sharding is None else on_automatic_axes(given, sharding)
         rest = batch.compact() if compact else batch
         while rest.batch_size:
             part = rest.slice(0, min(size - rows, rest.batch_size))
-            rest = rest.slice(part.batch_size, rest.batch_size)
             waiting.append(part)
             rows += part.batch_size
             if rows == size:
-                yield Batch.concatenate(waiting)
+                yield _placed(Batch.concatenate(waiting), sharding)
                 waiting, rows = [], 0
+            if part.batch_size == rest.batch_size:
+                break
+            rest = rest.slice(part.batch_size, rest.batch_size)
     if not rows or remainder == "drop":
         return
     last = Batch.concatenate(waiting)
-    yield pad_batch(last, size, pad_values=pad_values) if remainder == "pad" else last
+    if remainder == "pad":
+        last = pad_batch(last, size, pad_values=pad_values)
+    yield _placed(last, sharding)
+
+
+def _placed(batch: Batch, sharding: NamedSharding | None) -> Batch:
+    return batch if sharding is None else on_explicit_axes(batch, sharding)
 
 
 def _batches(batches: Any) -> Iterator[Batch]:

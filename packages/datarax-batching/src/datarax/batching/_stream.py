@@ -247,7 +247,8 @@ class RecordStream(Iterator[Batch]):
             logger.info("%s added %d rows of padding, which valid_mask marks", name, padding)
         if left_out:
             logger.info(
-                "%s left out %d at the end, too few for a batch; remainder='pad' keeps them",
+                "%s left out %d: too few for a batch at the end, which remainder='pad' keeps, or "
+                "without a step",
                 name,
                 left_out,
             )

@@ -200,7 +200,7 @@ class PipelineIterator:
         if ahead is None:
             only_copies = pipeline.source.in_memory and pipeline._work is None
             ahead = 0 if only_copies and computes_on_cpu() else READ_AHEAD
-        prepare = transfer(pipeline.placement)
+        prepare = transfer(pipeline._before_stages)
         if ahead and not pipeline._gathers():
             reader = Prefetcher(reader, prepare, ahead)
         else:

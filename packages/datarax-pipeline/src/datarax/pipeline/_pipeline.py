@@ -25,6 +25,7 @@ from datarax.pipeline._checks import StageChecks
 from datarax.pipeline._failures import Losses
 from datarax.pipeline._host import host_work
 from datarax.pipeline._iterator import PipelineIterator
+from datarax.pipeline._placement import on_automatic_axes, on_explicit_axes
 from datarax.pipeline._processes import Parked
 from datarax.pipeline._progress import require_tqdm
 from datarax.pipeline._reader import gathers_on_device
@@ -163,6 +164,12 @@ class Pipeline:
                 f"seed={seed} decides on the order of a shuffle and on what transforms draw, but "
                 "shuffle=False and no transform draws; set shuffle=True or leave seed out"
             )
+        # Records on explicit axes of a mesh are gathered there; other batches go to it before.
+        records = self.source.device_records() if self._gathers() else None
+        rows = 1 if self.batch_size is None or remainder == "partial" else self.batch_size
+        found = on_explicit_axes(records, rows)
+        self._before_stages = self.placement if found is None else None
+        self.placement = self.placement or found
         if self._steps() == 0:
             raise ValueError(
                 f"batch_size {self.batch_size} with remainder='drop' leaves no batch of the "
@@ -275,6 +282,7 @@ class Pipeline:
         if not self._stages and records is None:
             return None
         if self._compiled is None or self._compiled.ordinals != ordinals(self._stages):
+            records = None if records is None else on_automatic_axes(records)
             self._compiled = Stages.of(self._stages, records)
             self._checks = StageChecks(self._stages, records)
         return self._compiled

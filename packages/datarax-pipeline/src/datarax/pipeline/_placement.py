@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from datarax.core.element_batch import Batch
 
@@ -137,3 +137,38 @@ class Placement:
             epoch=epoch,
             batch_state=batch_state,
         )
+
+
+def on_automatic_axes(records: Batch) -> Batch:
+    """Records on the same devices, where JAX decides itself how results are spread."""
+
+    def brought(leaf: Any) -> Any:
+        sharding = _explicit(leaf)
+        if sharding is None:
+            return leaf
+        mesh: Any = sharding.mesh
+        axis_types = (AxisType.Auto,) * len(mesh.axis_names)
+        axes = Mesh(mesh.devices, mesh.axis_names, axis_types=axis_types)
+        return jax.device_put(leaf, NamedSharding(axes, sharding.spec))
+
+    return jax.tree.map(brought, records)
+
+
+def on_explicit_axes(records: Batch | None, batch_size: int) -> Placement | None:
+    """Where batches of records go that lie on explicit axes of a mesh; None where they do not."""
+    for leaf in jax.tree.leaves(records):
+        sharding = _explicit(leaf)
+        if sharding is not None:
+            placement = Placement(NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1])))
+            if batch_size % placement.shards:
+                return Placement(NamedSharding(sharding.mesh, PartitionSpec()))
+            return placement
+    return None
+
+
+def _explicit(leaf: Any) -> NamedSharding | None:
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+    is_explicit = isinstance(sharding, NamedSharding) and (
+        AxisType.Explicit in sharding.mesh.axis_types
+    )
+    return sharding if is_explicit else None

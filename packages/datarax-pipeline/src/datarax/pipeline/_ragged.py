@@ -7,8 +7,10 @@ import itertools
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from datarax.batching import PackingBatcher
 from datarax.core.element_batch import Element
 from datarax.pipeline._arguments import Batcher
 from datarax.pipeline._failures import Failure
@@ -41,7 +43,7 @@ def read_batched(
       Batches. A row's `record_index` is the number of its first record; what the batcher would have
       made of the records' metadata is the metadata.
     """
-    pulled = _Pulled(waiting, epoch.start)
+    pulled = _Pulled(waiting, epoch.start, isinstance(batcher, PackingBatcher))
     elements = pulled.elements(epoch)
     sizes = {} if batch_size is None else {"batch_size": batch_size}
     stream = batcher.process(elements, drop_remainder=epoch.remainder == "drop", **sizes)  # pyright: ignore
@@ -69,18 +71,23 @@ def read_batched(
 class _Pulled:
     """Which records a batcher has got, and which of them it still holds."""
 
-    def __init__(self, waiting: Sequence[int], start: int) -> None:
+    def __init__(self, waiting: Sequence[int], start: int, packs: bool) -> None:
         self.waiting = dict.fromkeys(waiting)
         self.position = start
         self._failures: list[Failure] = []
+        self._packs = packs
 
     def elements(self, epoch: Epoch) -> Iterator[Element]:
-        """The records, those that cannot be read left out."""
+        """The records, without those that cannot be read or have nothing to pack."""
         for position, number, record in _records(epoch, tuple(self.waiting)):
             self.position = max(self.position, position + 1)
             if isinstance(record, Failure):
                 self.waiting.pop(position, None)
                 self._failures.append(record)
+                continue
+            if self._packs and _is_empty(record):
+                # No batch would ever say that it has it.
+                self.waiting.pop(position, None)
                 continue
             self.waiting[position] = None
             yield record.replace(metadata=Tag(position, number, record.metadata))
@@ -126,6 +133,10 @@ def _numbered(epoch: Epoch, positions: Iterator[int]) -> Iterator[tuple[int, int
     while chosen := list(itertools.islice(positions, _AT_ONCE)):
         numbers = epoch.source.record_numbers(epoch.number, np.asarray(chosen))
         yield from zip(chosen, numbers.tolist(), strict=True)
+
+
+def _is_empty(record: Element) -> bool:
+    return all(np.shape(leaf)[:1] == (0,) for leaf in jax.tree.leaves(record.data))
 
 
 def _tags(entry: Any) -> tuple[Tag, ...]:
