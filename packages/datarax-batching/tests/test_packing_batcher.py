@@ -1,5 +1,7 @@
 """Short sequences packed into rows."""
 
+from cProfile import Profile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -135,3 +137,26 @@ def test_options_are_checked_at_construction(options, error, message):
     """Each wrong option names its field, what is expected and what came."""
     with pytest.raises(error, match=message):
         batcher(**options)
+
+
+def test_sequences_without_a_step_are_left_out():
+    """They get no number of a row, no row of their own, and are counted."""
+    batcher = PackingBatcher(PackingBatcherConfig(row_length=4))
+    records = [{"t": np.full(length, length)} for length in (0, 3, 0, 4, 0)]
+    (batch,) = batcher(records, batch_size=3)
+    assert batch["segment_ids"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    assert batch.valid_mask.tolist() == [True, True, False]
+    assert batcher.get_operation_stats() == {"applied_count": 2, "skipped_count": 3}
+    assert list(batcher([{"t": np.zeros(0)}], batch_size=1)) == []
+
+
+def test_packing_takes_time_that_grows_with_the_sequences():
+    """Twice as many in a row take twice as many calls, not four times."""
+
+    def calls(count):
+        batcher = PackingBatcher(PackingBatcherConfig(row_length=count))
+        records, profile = [{"t": np.ones(1, np.int32)}] * count, Profile()
+        profile.runcall(list, batcher(records, batch_size=1))
+        return sum(entry.callcount for entry in profile.getstats())
+
+    assert calls(400) < 2.5 * calls(200)
