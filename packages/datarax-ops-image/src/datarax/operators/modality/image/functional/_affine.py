@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Shaped
 
@@ -17,7 +18,7 @@ from datarax.operators.modality.image.functional._coordinates import Matrix
 from datarax.operators.modality.image.functional._dtypes import checked, computing
 from datarax.operators.modality.image.functional._exact import stored
 from datarax.operators.modality.image.functional._fixed import HALF, Fixed, at
-from datarax.operators.modality.image.functional._interpolate import Place
+from datarax.operators.modality.image.functional._interpolate import Place, fetched
 from datarax.operators.modality.image.functional._resize import Method
 
 
@@ -148,7 +149,7 @@ def sampled(image: Array, matrix: Matrix, size: tuple[int, int], method: str, fi
 def _nearest(image: Array, exact: Fixed, fill: Array, size: tuple[int, int]) -> Array:
     y, x, inside = _coordinates.nearest(exact, size, image.shape[:2])
     height, width = image.shape[:2]
-    pixels = image[jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)]
+    pixels = fetched(image, jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1))
     return jnp.where(_over_channels(inside, image), pixels, fill)
 
 
@@ -178,7 +179,8 @@ def _integers(
     for start in range(0, image.shape[2], 4):
         part = image[..., start : start + 4]
         words = _interpolate.words(part)
-        near = [[words[row, column] for column in columns] for row in rows]
+        # Written down first, so that the arithmetic is a loop without jumps in memory.
+        near = lax.optimization_barrier(_fetched_all(words, rows, columns))
         channels = [
             between(
                 [[_interpolate.channel(word, number) for word in line] for line in near], *places
@@ -188,6 +190,12 @@ def _integers(
         groups.append(_interpolate.from_words(channels))
     values = jnp.concatenate(groups, axis=2)
     return jnp.where(inside[..., None], values, fill)
+
+
+def _fetched_all(
+    pixels: Array, rows: Sequence[Array], columns: Sequence[Array]
+) -> list[list[Array]]:
+    return [[fetched(pixels, row, column) for column in columns] for row in rows]
 
 
 def _floats(image: Array, matrix: Matrix, size: tuple[int, int], taps: int, fill: Array) -> Array:
@@ -203,7 +211,7 @@ def _floats(image: Array, matrix: Matrix, size: tuple[int, int], taps: int, fill
         _interpolate.neighbours(place, taps, side)
         for place, side in zip(places, image.shape, strict=False)
     )
-    near = [[wide[row, column] for column in columns] for row in rows]
+    near = _fetched_all(wide, rows, columns)
     if taps == 2:
         values = _interpolate.linear_floats(near, dy, dx)
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -28,6 +30,7 @@ class Matrix(NamedTuple):
     floating: Float[Array, "2 3"]
 
 
+@jax.jit
 def of_floats(matrix: Float[Array, "2 3"]) -> Matrix:
     """The map that the numbers describe."""
     turn, shift = matrix[:, :2], matrix[:, 2:]
@@ -36,6 +39,7 @@ def of_floats(matrix: Float[Array, "2 3"]) -> Matrix:
     return Matrix(exact, matrix)
 
 
+@partial(jax.jit, static_argnames="size")
 def of_rotation(degrees: Float[Array, ""], size: tuple[int, int]) -> Matrix:
     """The map of a counter-clockwise rotation about the centre."""
     height, width = (jnp.int32(side) for side in size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
@@ -65,7 +66,7 @@ class Crop:
         y, x = (0, 0) if self.origin is None else self.origin
         return _axis_aligned(
             (y, x, y + self.size[0], x + self.size[1]),
-            self.size,
+            tuple(self.size),
             (self.flip_vertical, self.flip_horizontal),
         ), jnp.asarray(True)
 
@@ -116,7 +117,7 @@ class Window:
     def forward(self) -> tuple[Float[Array, "2 3"], Array]:
         """The map from input to canvas coordinates, and whether there is one."""
         flips = self.flip_vertical, self.flip_horizontal
-        return _axis_aligned(tuple(self.box), self.size, flips), jnp.asarray(True)
+        return _axis_aligned(tuple(self.box), tuple(self.size), flips), jnp.asarray(True)
 
     def _resized(self, pixels: Array, method: str) -> Array:
         flips = self.flip_vertical, self.flip_horizontal
@@ -159,19 +160,24 @@ class Affine:
 
     def forward(self) -> tuple[Float[Array, "2 3"], Array]:
         """The map from input to canvas coordinates, and whether there is one."""
-        (a, b, y), (c, d, x) = _affine.matrix_of(self.matrix).floating
-        determinant = product(a, d) - product(b, c)
-        exists = determinant != 0
-        inverse = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / jnp.where(
-            exists, determinant, 1
-        )
-        shift = -(product(inverse[:, 0], y) + product(inverse[:, 1], x))
-        return jnp.concatenate([inverse, shift[:, None]], axis=1), exists
+        return _inverse(_affine.matrix_of(self.matrix).floating)
 
 
 Geometry: TypeAlias = Crop | Window | Affine
 
 
+@jax.jit
+def _inverse(matrix: Float[Array, "2 3"]) -> tuple[Float[Array, "2 3"], Array]:
+    (a, b, y), (c, d, x) = matrix
+    determinant = product(a, d) - product(b, c)
+    exists = determinant != 0
+    adjugate = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])])
+    inverse = adjugate / jnp.where(exists, determinant, 1)
+    shift = -(product(inverse[:, 0], y) + product(inverse[:, 1], x))
+    return jnp.concatenate([inverse, shift[:, None]], axis=1), exists
+
+
+@partial(jax.jit, static_argnames="size")
 def _axis_aligned(
     box: tuple[ArrayLike, ...], size: tuple[int, int], flips: tuple[ArrayLike, ArrayLike]
 ) -> Float[Array, "2 3"]:

@@ -41,6 +41,15 @@ def neighbours(place: Place, count: int, side: int) -> list[Array]:
     return [jnp.clip(place.index + first + step, 0, side - 1) for step in range(count)]
 
 
+def fetched(pixels: Array, row: Array, column: Array) -> Array:
+    """The pixels at rows and columns inside the image, of any dtype and rank."""
+    if pixels.dtype == jnp.uint8 and pixels.ndim == 3 and pixels.shape[2] <= 4:
+        found = lax.bitcast_convert_type(fetched(words(pixels), row, column), jnp.uint8)
+        return found[..., : pixels.shape[2]]
+    lines = pixels.reshape(-1, *pixels.shape[2:])
+    return lines.at[row * pixels.shape[1] + column].get(mode="promise_in_bounds")
+
+
 def words(image: UInt8[Array, "height width channel"]) -> Array:
     """Up to four channels in one uint32 a pixel, so that a pixel is fetched at once."""
     missing = 4 - image.shape[2]

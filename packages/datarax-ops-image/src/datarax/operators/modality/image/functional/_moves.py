@@ -103,7 +103,7 @@ def padded(pixels: Array, sides: tuple[int, int, int, int], mode: str, fill: Arr
 
 
 def _sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    sides = (padding,) if isinstance(padding, int) else tuple(padding)
+    sides = tuple(padding) if isinstance(padding, Sequence) else (padding,)
     if any(not isinstance(side, int) for side in sides):
         raise TypeError(f"padding must be integers, in pixels, got {padding!r}")
     if len(sides) not in (1, 2, 4) or min(sides) < 0:

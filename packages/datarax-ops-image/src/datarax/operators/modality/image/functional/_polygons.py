@@ -72,11 +72,12 @@ def _corners(polygon: Polygon) -> Array:
 
 
 def _in_order(values: Array) -> Array:
-    """A sum whose order no compiler chooses."""
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total
+    """A sum whose order no compiler chooses: by halves."""
+    while values.shape[0] > 1:
+        half = (values.shape[0] + 1) // 2
+        rest = jnp.pad(values[half:], (0, 2 * half - values.shape[0]))
+        values = values[:half] + rest
+    return values[0]
 
 
 def simplified(polygon: Polygon, count: int) -> Polygon:
@@ -87,6 +88,6 @@ def simplified(polygon: Polygon, count: int) -> Polygon:
         lost = product(arrive[:, 0], leave[:, 1]) - product(arrive[:, 1], leave[:, 0])
         least = jnp.argmin(jnp.abs(lost))
         kept = jnp.arange(polygon.shape[0] - 1)
-        polygon = polygon[kept + (kept >= least)]
+        polygon = polygon[jnp.where(kept < least, kept, kept + 1)]
     missing = count - polygon.shape[0]
     return jnp.concatenate([polygon, jnp.repeat(polygon[-1:], missing, axis=0)])

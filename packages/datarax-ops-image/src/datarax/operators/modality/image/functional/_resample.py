@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 
 import jax.numpy as jnp
 from jax import lax
@@ -17,6 +18,20 @@ STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 GROUP = 8
 
 
+def _in_rows(one_pass: Callable[..., Array]) -> Callable[..., Array]:
+    """A pass that sees (rows, all the rest) where it goes down: one long loop over each row."""
+
+    @wraps(one_pass)
+    def wrapped(image: Array, taps: Taps, axis: int) -> Array:
+        if axis:
+            return one_pass(image, taps, axis)
+        flat = one_pass(image.reshape(image.shape[0], -1), taps, 0)
+        return flat.reshape(-1, *image.shape[1:])
+
+    return wrapped
+
+
+@_in_rows
 def integer_pass(image: UInt8[Array, "..."], taps: Taps, axis: int) -> UInt8[Array, "..."]:
     """One axis resized, with no more taps than this record's crop needs.
 
@@ -36,6 +51,7 @@ def integer_pass(image: UInt8[Array, "..."], taps: Taps, axis: int) -> UInt8[Arr
     return lax.switch(chosen, passes, image, taps)
 
 
+@_in_rows
 def static_pass(image: UInt8[Array, "..."], taps: Taps, axis: int) -> UInt8[Array, "..."]:
     """The same with all taps that there are."""
     most = taps.weights.shape[0]

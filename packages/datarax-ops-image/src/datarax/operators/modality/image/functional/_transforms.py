@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -59,9 +60,7 @@ def transform_points(points: Real[Array, "points 2"], geometry: Geometry) -> Poi
     """
     points = _floating("points", points, 2)
     matrix, exists = geometry.forward()
-    moved = _mapped(points, matrix.astype(points.dtype))
-    sides = jnp.asarray(geometry.size, points.dtype)
-    return Points(moved, exists & jnp.all((moved >= 0) & (moved < sides), axis=1))
+    return _points_on_canvas(points, matrix.astype(points.dtype), exists, tuple(geometry.size))
 
 
 def transform_boxes(
@@ -100,10 +99,7 @@ def transform_boxes(
             )
         polygons = outline.astype(boxes.dtype)
     matrix, exists = geometry.forward()
-    matrix = matrix.astype(boxes.dtype)
-    return jax.vmap(lambda polygon: _on_canvas(_mapped(polygon, matrix), geometry.size, exists))(
-        polygons
-    )
+    return _all_on_canvas(polygons, matrix.astype(boxes.dtype), exists, tuple(geometry.size))
 
 
 def _floating(name: str, coordinates: Array, count: int) -> Array:
@@ -121,7 +117,19 @@ def _mapped(points: Array, matrix: Array) -> Array:
     return jnp.stack(rows, axis=1)
 
 
-def _on_canvas(polygon: Array, size: tuple[int, int], exists: Array) -> Boxes:
+@partial(jax.jit, static_argnames="size")
+def _points_on_canvas(points: Array, matrix: Array, exists: Array, size: tuple[int, int]) -> Points:
+    moved = _mapped(points, matrix)
+    sides = jnp.asarray(size, points.dtype)
+    return Points(moved, exists & jnp.all((moved >= 0) & (moved < sides), axis=1))
+
+
+@partial(jax.jit, static_argnames="size")
+def _all_on_canvas(polygons: Array, matrix: Array, exists: Array, size: tuple[int, int]) -> Boxes:
+    return jax.vmap(lambda polygon: _on_canvas(_mapped(polygon, matrix), exists, size))(polygons)
+
+
+def _on_canvas(polygon: Array, exists: Array, size: tuple[int, int]) -> Boxes:
     left, some = _polygons.clipped(polygon, size)
     whole, rest = _polygons.area(polygon), _polygons.area(left)
     untouched = jnp.all((polygon >= 0) & (polygon <= jnp.asarray(size, polygon.dtype)))
