@@ -33,8 +33,16 @@ CASES = {
     "Grayscale": {"prob": 0.5},
     "Invert": {"prob": 0.5},
     "Normalize": {"mean": (0.5, 0.4, 0.3), "std": 0.2},
+    "Affine": {"degrees": (-9, 9), "shear_x": (-9, 9), "scale": images.LogUniform(0.8, 1.25)},
+    "Crop": {"size": 8, "padding": 2, "mode": "reflect"},
+    "Flip": {},
+    "IoUCrop": {"size": (9, 8), "auxiliary_fields": ["boxes"], "box_fields": ("boxes",)},
+    "Resize": {"size": 7, "method": "bicubic"},
+    "ResizedCrop": {"size": (8, 9), "sampling": "inception", "flip": 0.5},
+    "Rotation": {"method": "bicubic", "fill": (1, 0, 0)},
+    "ScaleJitter": {"size": 11, "scale": (0.5, 2)},
 }
-RANDOM = [name for name in CASES if name != "Normalize"]
+RANDOM = [name for name in CASES if name not in ("Normalize", "Resize")]
 DTYPES = ("uint8", "float32", "bfloat16")
 ROWS = 6
 
@@ -51,7 +59,11 @@ def rows(dtype="uint8", number=ROWS):
     values[:, :5, :4] //= 4
     if dtype != "uint8":
         values = (values / np.float32(255)).astype(jnp.dtype(dtype))
-    data = {"image": values, "length": np.arange(4, 4 + ROWS, dtype=np.int32)}
+    data = {
+        "image": values,
+        "length": np.arange(4, 4 + ROWS, dtype=np.int32),
+        "boxes": np.tile(np.float32([[1, 2, 9, 8]]), (ROWS, 1, 1)),
+    }
     batch = Batch.from_arrays(data, record_index=np.arange(10, 10 + ROWS), epoch=2)
     return batch[:number]
 

@@ -6,12 +6,24 @@ from datarax.operators.modality.image._distributions import Distribution as Dist
 from datarax.operators.modality.image._distributions import LogUniform as LogUniform
 from datarax.operators.modality.image._distributions import Normal as Normal
 from datarax.operators.modality.image._distributions import Uniform as Uniform
+from datarax.operators.modality.image._geometric_operator import (
+    GeometricOperator as GeometricOperator,
+)
+from datarax.operators.modality.image._geometric_operator import (
+    GeometricOperatorConfig as GeometricOperatorConfig,
+)
 from datarax.operators.modality.image._image_operator import ImageOperator as ImageOperator
 from datarax.operators.modality.image._image_operator import (
     ImageOperatorConfig as ImageOperatorConfig,
 )
 from datarax.operators.modality.image._number import Number as Number
 from datarax.operators.modality.image._number import number as number
+from datarax.operators.modality.image.affine_operator import (
+    AffineOperator as AffineOperator,
+)
+from datarax.operators.modality.image.affine_operator import (
+    AffineOperatorConfig as AffineOperatorConfig,
+)
 from datarax.operators.modality.image.auto_contrast_operator import (
     AutoContrastOperator as AutoContrastOperator,
 )
@@ -36,6 +48,12 @@ from datarax.operators.modality.image.contrast_operator import (
 from datarax.operators.modality.image.contrast_operator import (
     ContrastOperatorConfig as ContrastOperatorConfig,
 )
+from datarax.operators.modality.image.crop_operator import (
+    CropOperator as CropOperator,
+)
+from datarax.operators.modality.image.crop_operator import (
+    CropOperatorConfig as CropOperatorConfig,
+)
 from datarax.operators.modality.image.dropout_operator import (
     DropoutOperator as DropoutOperator,
 )
@@ -47,6 +65,12 @@ from datarax.operators.modality.image.equalize_operator import (
 )
 from datarax.operators.modality.image.equalize_operator import (
     EqualizeOperatorConfig as EqualizeOperatorConfig,
+)
+from datarax.operators.modality.image.flip_operator import (
+    FlipOperator as FlipOperator,
+)
+from datarax.operators.modality.image.flip_operator import (
+    FlipOperatorConfig as FlipOperatorConfig,
 )
 from datarax.operators.modality.image.gaussian_blur_operator import (
     GaussianBlurOperator as GaussianBlurOperator,
@@ -72,6 +96,12 @@ from datarax.operators.modality.image.invert_operator import (
 from datarax.operators.modality.image.invert_operator import (
     InvertOperatorConfig as InvertOperatorConfig,
 )
+from datarax.operators.modality.image.iou_crop_operator import (
+    IoUCropOperator as IoUCropOperator,
+)
+from datarax.operators.modality.image.iou_crop_operator import (
+    IoUCropOperatorConfig as IoUCropOperatorConfig,
+)
 from datarax.operators.modality.image.noise_operator import (
     NoiseOperator as NoiseOperator,
 )
@@ -96,11 +126,35 @@ from datarax.operators.modality.image.posterize_operator import (
 from datarax.operators.modality.image.posterize_operator import (
     PosterizeOperatorConfig as PosterizeOperatorConfig,
 )
+from datarax.operators.modality.image.resize_operator import (
+    ResizeOperator as ResizeOperator,
+)
+from datarax.operators.modality.image.resize_operator import (
+    ResizeOperatorConfig as ResizeOperatorConfig,
+)
+from datarax.operators.modality.image.resized_crop_operator import (
+    ResizedCropOperator as ResizedCropOperator,
+)
+from datarax.operators.modality.image.resized_crop_operator import (
+    ResizedCropOperatorConfig as ResizedCropOperatorConfig,
+)
+from datarax.operators.modality.image.rotation_operator import (
+    RotationOperator as RotationOperator,
+)
+from datarax.operators.modality.image.rotation_operator import (
+    RotationOperatorConfig as RotationOperatorConfig,
+)
 from datarax.operators.modality.image.saturation_operator import (
     SaturationOperator as SaturationOperator,
 )
 from datarax.operators.modality.image.saturation_operator import (
     SaturationOperatorConfig as SaturationOperatorConfig,
+)
+from datarax.operators.modality.image.scale_jitter_operator import (
+    ScaleJitterOperator as ScaleJitterOperator,
+)
+from datarax.operators.modality.image.scale_jitter_operator import (
+    ScaleJitterOperatorConfig as ScaleJitterOperatorConfig,
 )
 from datarax.operators.modality.image.sharpness_operator import (
     SharpnessOperator as SharpnessOperator,

@@ -10,15 +10,21 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
-from datarax.core.randomness import below
+from datarax.core.randomness import below, coin
+from datarax.operators.modality.image import _option_types as types
 from datarax.operators.modality.image._distributions import LogUniform, Uniform
 from datarax.operators.modality.image.functional._exact import product
+
+if TYPE_CHECKING:
+    from datarax.operators.modality.image.iou_crop_operator import IoUCropOperator
+    from datarax.operators.modality.image.resized_crop_operator import ResizedCropOperatorConfig
 
 TRIES = 10
 
@@ -93,6 +99,57 @@ def inception(words: UInt32[Array, "tries 4"], size: Size, scale: Range, ratio: 
 
 
 LAWS: dict[str, Law] = {"torchvision": torchvision, "inception": inception}
+
+
+def check(config: ResizedCropOperatorConfig) -> None:
+    """Checks the options of a resized crop that draw."""
+    if config.sampling not in LAWS:
+        raise ValueError(
+            f"{config.label('sampling')} must be one of {tuple(LAWS)}, got {config.sampling!r}"
+        )
+    types.fraction(config.label("flip"), config.flip)
+
+
+def drawn(
+    config: ResizedCropOperatorConfig,
+    words: UInt32[Array, "rows tries 4"],
+    flips: UInt32[Array, " rows"],
+    shape: tuple[int, ...],
+) -> dict[str, Array]:
+    """The boxes of a batch, int32 `(rows, 4)`, and which of them are mirrored."""
+    law, size = LAWS[config.sampling], (shape[0], shape[1])
+    boxes = jax.vmap(lambda words: law(words, size, config.scale, config.ratio))(words)
+    return {"box": boxes, "flip": coin(flips, jnp.float32(config.flip))}
+
+
+def at_rest(config: ResizedCropOperatorConfig, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The largest box in the middle that has the shape of the canvas."""
+    height, width = config.canvas((shape[0], shape[1]))
+    return middle((shape[0], shape[1]), (width / height, width / height))
+
+
+def tried(words: UInt32[Array, "rows candidates 4"]) -> dict[str, Array]:
+    """What parts of an image are made of once its boxes are known; `whole` is for evaluation."""
+    return {"candidates": words, "whole": jnp.zeros(words.shape[0], bool)}
+
+
+def overlapping(
+    operator: IoUCropOperator, data: Any, numbers: dict[str, Array]
+) -> dict[str, Array]:
+    """The part of a record that overlaps with one of its boxes.
+
+    Raises:
+      KeyError: if a field is missing.
+      ValueError: if boxes are not `(boxes, 4)`.
+    """
+    config = operator.config
+    size = jnp.shape(operator._extract_field(data, config.field_key))[:2]
+    found = [operator._coordinates(data, key) for key in config.box_fields]
+    corners = jnp.concatenate([boxes.astype(jnp.float32) for boxes, _ in found])
+    there = jnp.concatenate([there for _, there in found])
+    least = jnp.where(numbers["whole"], np.float32(1), numbers["min_iou"])
+    words = numbers["candidates"]
+    return {"box": with_overlap(words, corners, there, least, size, config.scale, config.ratio)}
 
 
 def middle(size: Size, ratio: Range) -> tuple[int, int, int, int]:

@@ -92,6 +92,11 @@ class ImageOperatorConfig(ModalityOperatorConfig):
         value = getattr(self, name)
         return value.support[1] if isinstance(value, Distribution) else value
 
+    def least(self, name: str) -> float:
+        """The smallest that a number can be."""
+        value = getattr(self, name)
+        return value.support[0] if isinstance(value, Distribution) else value
+
     def random_because(self) -> str:
         """Which option makes the operator random; empty if none does."""
         for name, distribution in self.distributions().items():

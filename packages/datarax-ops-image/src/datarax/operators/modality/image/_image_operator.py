@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Key, PyTree, UInt32
 from datarax.core import randomness
 from datarax.core.element_batch import Batch
 from datarax.core.modality import FieldDomain, ModalityOperator
-from datarax.core.schedule import Probability
+from datarax.core.schedule import Probability, ScalarVariable
 from datarax.operators.modality.image import _replay
 from datarax.operators.modality.image._distributions import Distribution
 from datarax.operators.modality.image._image_config import (
@@ -87,19 +87,20 @@ class ImageOperator(ModalityOperator[ConfigT]):
                 "for each record, but rngs is None; pass rngs=nnx.Rngs(0), or fix it"
             )
         super().__init__(config, rngs=rngs, name=name)
-        self.prob = Probability(config.prob, label="prob") if self.stochastic else None
+        draws = self.stochastic and not config.always
+        self.prob = Probability(config.prob, label="prob") if draws else None
         for number in config.learn:
             setattr(self, number, nnx.Param(jnp.float32(getattr(config, number))))
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = vars(self).get(name)
-        if name == "prob" and not isinstance(value, nnx.Variable) and "prob" in vars(self):
-            if held is None:
-                raise ValueError(
-                    f"prob of {self._label()} cannot change, because it draws nothing; make it "
-                    "with stochastic=True and rngs"
-                )
-            self.prob.set_value(value)
+        if isinstance(held, ScalarVariable) and not isinstance(value, nnx.Variable):
+            held.set_value(value)
+        elif name == "prob" and "prob" in vars(self) and value is not None:
+            raise ValueError(
+                f"prob of {self._label()} cannot change, because it always changes every record; "
+                "if it keeps shape and dtype, make it with stochastic=True and rngs"
+            )
         else:
             super().__setattr__(name, value)
 
@@ -146,17 +147,19 @@ class ImageOperator(ModalityOperator[ConfigT]):
           data_shapes: like the batch's data, with a shape `(batch, ...)` for each array.
 
         Returns:
-          What `draw` returns, and `applied`, bool `(batch,)`.
+          What `draw` returns, and `applied`, bool `(batch,)`, unless all records are changed
+          always.
         """
         rows, *shape = self._extract_field(data_shapes, self.config.field_key)
-        assert self.prob is not None
-        shares = {APPLIED: (), **dict.fromkeys(self.config.distributions(), ()), **self.words()}
-        words = named_words(rng, rows, shares)
+        shares = {**dict.fromkeys(self.config.distributions(), ()), **self.words()}
+        if self.prob is None:
+            return self.draw(named_words(rng, rows, shares), tuple(shape))
+        words = named_words(rng, rows, {APPLIED: (), **shares})
         applied = randomness.coin(words.pop(APPLIED), jnp.asarray(self.prob.get_value()))
         return {**self.draw(words, tuple(shape)), APPLIED: applied}
 
     def applied_records(self, random_params: PyTree) -> Bool[Array, " batch"] | None:
-        return None if random_params is None else random_params[APPLIED]
+        return None if random_params is None else random_params.get(APPLIED)
 
     def apply(
         self,
@@ -176,19 +179,19 @@ class ImageOperator(ModalityOperator[ConfigT]):
         """
         if self.stochastic and not isinstance(random_params, Mapping):
             raise ValueError(
-                f"{self._label()} is stochastic and apply needs random_params, a dict with "
-                f"'applied', got {type(random_params).__name__}; take a record's entry of "
+                f"{self._label()} is stochastic and apply needs random_params, a dict of one "
+                f"record's numbers, got {type(random_params).__name__}; take a record's entry of "
                 "generate_random_params, or call the operator with a batch"
             )
-        data, state, metadata = self.transform_record(data, state, metadata, random_params, stats)
+        data = self.transform_record(data, random_params, stats)
         return data, self._with_info(state, random_params), metadata
 
     def transform_record(
-        self, data: PyTree, state: PyTree, metadata: Any, random_params: PyTree, stats: Any
-    ) -> tuple[PyTree, PyTree, Any]:
-        """What `apply` does, but for the numbers that it leaves behind."""
+        self, data: PyTree, random_params: PyTree, stats: dict[str, Any] | None
+    ) -> PyTree:
+        """One record's fields after `apply`, which leaves the numbers behind too."""
         random_params = self.completed(data, random_params)
-        return super().apply(data, state, metadata, random_params, stats)
+        return super().apply(data, {}, None, random_params, stats)[0]
 
     def completed(self, data: PyTree, random_params: PyTree) -> PyTree:
         """The numbers of one record, where they depend on its other fields too.
@@ -240,14 +243,36 @@ class ImageOperator(ModalityOperator[ConfigT]):
                 f"{self._label()}, got {value.dtype}; cast it first"
             )
 
+    def at_rest(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The numbers in evaluation mode where every record is changed always (`config.always`).
+
+        Args:
+          shape: of a record's image.
+
+        Returns:
+          What `draw` returns, for one record.
+        """
+        return {}
+
     def pass_through(self, batch: Batch) -> Batch:
-        """The batch as it is, with the field at `target_key`, and numbers that change nothing."""
-        batch = super().pass_through(batch)
-        if self.config.info_key is None:
-            return batch
+        """The batch as it is, with the field at `target_key`, and numbers that change nothing.
+
+        Where every record is changed always, the numbers are those of `at_rest`.
+        """
         spec = _replay.numbers_spec(self, batch)
-        none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec)
-        return batch.replace(states=self._with_info(batch.states, none))
+        if self.config.always:
+            shape = self._extract_field(batch.data, self.config.field_key).shape[1:]
+            rest = self.at_rest(shape)
+            numbers = jax.tree.map(
+                lambda leaf, value: jnp.broadcast_to(jnp.asarray(value, leaf.dtype), leaf.shape),
+                spec,
+                {name: rest[name] for name in spec},
+            )
+            batch = batch.replace(data=_replay.transformed(self, batch.data, numbers))
+        else:
+            batch = super().pass_through(batch)
+            numbers = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec)
+        return batch.replace(states=self._with_info(batch.states, numbers))
 
     def _with_info(self, state: PyTree, random_params: PyTree) -> PyTree:
         if self.config.info_key is None:

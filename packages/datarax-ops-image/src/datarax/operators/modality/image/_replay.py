@@ -48,8 +48,7 @@ def replay(operator: ImageOperator[Any], batch: Any, numbers: Any) -> Any:
     if isinstance(batch, Batch):
         params = given_numbers(operator, batch, numbers)
         graph, state = nnx.split(operator)
-        data, states = _replayed(graph, state, batch.data, batch.states, params)
-        return batch.replace(data=data, states=states)
+        return batch.replace(data=_replayed(graph, state, batch.data, params))
     if not isinstance(batch, Mapping):
         raise TypeError(
             f"{operator._label()} replays a Batch or a dict of arrays (batch, ...), got "
@@ -63,22 +62,22 @@ def replay(operator: ImageOperator[Any], batch: Any, numbers: Any) -> Any:
 
 @partial(jax.jit, static_argnums=0)
 def _replayed(
-    graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], data: PyTree, states: PyTree, params: Any
-) -> tuple[PyTree, PyTree]:
-    operator = nnx.merge(graph, state)
+    graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], data: PyTree, params: Any
+) -> PyTree:
+    return transformed(nnx.merge(graph, state), data, params)
+
+
+def transformed(operator: ImageOperator[Any], data: PyTree, params: Any) -> PyTree:
+    """The data of a batch after an operator with these numbers."""
     stats = operator.get_statistics()
 
-    def one(record: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-        data, state, params = record
-        return operator.transform_record(data, state, None, params, stats)[:2]
+    def one(record: tuple[PyTree, PyTree]) -> PyTree:
+        data, params = record
+        return operator.transform_record(data, params, stats)
 
-    records = (data, states, params)
-    return jax.lax.map(one, records) if scans(operator) else jax.vmap(one)(records)
-
-
-def scans(operator: ImageOperator[Any]) -> bool:
-    """Whether records go one after another."""
-    return operator.config.batch_strategy == "scan"
+    records = (jax.tree.map(jnp.asarray, data), params)
+    scans = operator.config.batch_strategy == "scan"
+    return jax.lax.map(one, records) if scans else jax.vmap(one)(records)
 
 
 def given_numbers(operator: ImageOperator[Any], batch: Batch, numbers: Any) -> dict[str, Any]:

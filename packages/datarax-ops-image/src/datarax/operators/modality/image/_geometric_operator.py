@@ -1,0 +1,131 @@
+"""`GeometricOperator`: the base of operators that move pixels, and all that lies among them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from datarax.core import fields
+from datarax.core.element_batch import Batch
+from datarax.operators.modality.image import _follow
+from datarax.operators.modality.image._geometric_config import (
+    GeometricOperatorConfig as GeometricOperatorConfig,
+)
+from datarax.operators.modality.image._image_operator import ImageOperator
+from datarax.operators.modality.image.functional import Geometry
+
+ConfigT = TypeVar("ConfigT", bound=GeometricOperatorConfig)
+Geometries: TypeAlias = Geometry | tuple[Geometry, ...]
+
+
+class GeometricOperator(ImageOperator[ConfigT]):
+    """Base class of operators that move pixels: implement `geometry`.
+
+    It says once, for each record, which part of the input each pixel of the output shows. The image
+    follows from it, and so do the auxiliary fields: masks (the nearest pixel), boxes (what is left
+    of them, and how much) and keypoints. Slots of padding keep every bit. In evaluation mode
+    (`op.eval()`) images stay as they are, or have the numbers of `at_rest` where the size changes,
+    and the same fields are written.
+
+    Args:
+      config: the numbers.
+      rngs: streams to derive its own from; needed if `config.stochastic`.
+      name: what to call it in messages.
+    """
+
+    config_class = GeometricOperatorConfig
+
+    def geometry(self, size: tuple[int, int], **numbers: Any) -> Geometries:
+        """Which part of the input each pixel of the output shows.
+
+        Args:
+          size: (height, width) of the input.
+          **numbers: the config's numbers, or what `draw` returned, by name.
+
+        Returns:
+          One geometry, or a tuple of them, one after another.
+        """
+        raise NotImplementedError(f"{self._label()} must implement geometry")
+
+    def move(self, image: Array, geometry: Any) -> Array:
+        """The image as the geometry says; overridden to pass options of the config on."""
+        return geometry.image(image)
+
+    def transform_image(self, image: Array, **numbers: Any) -> Array:
+        for geometry in _sequence(self.geometry(_size(image), **numbers)):
+            image = self.move(image, geometry)
+        return image
+
+    def _follow(
+        self, data: PyTree, value: Array, random_params: PyTree, stats: dict[str, Any] | None
+    ) -> PyTree:
+        if not self.config.auxiliary_fields:
+            return data
+        geometry = self.geometry(_size(value), **self.numbers(random_params))
+        return self._followed(data, _size(value), _sequence(geometry), random_params)
+
+    def _followed(
+        self,
+        data: PyTree,
+        size: tuple[int, int],
+        geometries: tuple[Geometry, ...],
+        random_params: PyTree,
+    ) -> PyTree:
+        """A copy of the data in which the auxiliary fields follow; they rest with no geometry."""
+        for key in self.config.auxiliary_fields or ():
+            field, (kind, form) = self._extract_field(data, key), self._auxiliary_kind(key)
+            if kind == "mask":
+                _follow.require_mask(key, field, size)
+                rest, change = (jnp.asarray(field),), self._moved_mask
+            elif kind == "boxes":
+                left = self._left(data, key, _follow.VISIBILITY, _follow.OUTLINE)
+                rest = _follow.resting_boxes(key, field, form, size, *left)
+                change = partial(_follow.moved_boxes, form=form, size=size)
+            else:
+                left = self._left(data, key, _follow.VISIBILITY)
+                rest = _follow.resting_points(key, field, form, size, *left)
+                change = partial(_follow.moved_points, form=form)
+            change = partial(change, geometries=geometries)
+            moved = self.if_applied(random_params, change, rest) if geometries else rest
+            names = (key, _follow.VISIBILITY.format(key), _follow.OUTLINE.format(key))
+            for name, value in zip(names, moved, strict=False):
+                data = fields.put_field(data, name, value)
+        return data
+
+    def _left(self, data: PyTree, key: str, *names: str) -> list[Any]:
+        """What earlier operators left beside a field; None where there is nothing."""
+        found = []
+        for name in names:
+            try:
+                found.append(self._extract_field(data, name.format(key)))
+            except KeyError:
+                found.append(None)
+        return found
+
+    def _moved_mask(self, rest: tuple[Array], geometries: tuple[Geometry, ...]) -> tuple[Array]:
+        (mask,) = rest
+        for geometry in geometries:
+            mask = geometry.mask(mask, self.config.mask_fill)
+        return (mask,)
+
+    def pass_through(self, batch: Batch) -> Batch:
+        """The images at rest, with the same fields as in training."""
+        batch = super().pass_through(batch)
+        if self.config.always or not self.config.auxiliary_fields:
+            return batch
+        size = jnp.shape(self._extract_field(batch.data, self.config.field_key))[1:3]
+        return batch.replace(
+            data=jax.vmap(lambda data: self._followed(data, size, (), None))(batch.data)
+        )
+
+
+def _size(image: Array) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def _sequence(geometry: Geometries) -> tuple[Geometry, ...]:
+    return geometry if isinstance(geometry, tuple) else (geometry,)

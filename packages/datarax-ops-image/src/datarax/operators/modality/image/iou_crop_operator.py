@@ -1,0 +1,60 @@
+"""`IoUCropOperator`: a random part of an image that overlaps with one of its boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Array
+
+from datarax.operators.modality.image import _crop_laws
+from datarax.operators.modality.image._distributions import Choice
+from datarax.operators.modality.image._geometric_config import PartOperatorConfig, Range
+from datarax.operators.modality.image._geometric_operator import GeometricOperator
+from datarax.operators.modality.image._number import Number, number
+from datarax.operators.modality.image.functional import Window
+
+
+@dataclass(frozen=True)
+class IoUCropOperatorConfig(PartOperatorConfig):
+    """Configuration of `IoUCropOperator`, which needs `box_fields`.
+
+    Args:
+      min_iou: how large the intersection over union with a box must be whose middle lies in the
+        part; 1 takes the whole image.
+      candidates: how many parts are tried; if none will do, the whole image is taken.
+      scale: (min, max) of the part's height, and of its width, as fractions of the image's.
+      size, ratio, method, antialias, mask_fill and the others: see `PartOperatorConfig`.
+    """
+
+    min_iou: Number = number(Choice((0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)), low=0, high=1)
+    candidates: int = field(default=50, kw_only=True)
+    scale: Range = field(default=(0.3, 1.0), kw_only=True)
+    ratio: Range = field(default=(0.5, 2.0), kw_only=True)
+
+    def random_because(self) -> str:
+        return f"candidates={self.candidates}"
+
+
+class IoUCropOperator(GeometricOperator[IoUCropOperatorConfig]):
+    """Shows a random part that overlaps with a box, as SSD does; in evaluation mode the whole."""
+
+    config_class = IoUCropOperatorConfig
+
+    def words(self) -> dict[str, tuple[int, ...]]:
+        return {"candidates": (self.config.candidates, 4)}
+
+    def draw(self, words: dict[str, Array], shape: tuple[int, ...]) -> dict[str, Array]:
+        return super().draw(words, shape) | _crop_laws.tried(words["candidates"])
+
+    def at_rest(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"whole": True, "candidates": 0, "min_iou": 1}
+
+    def completed(self, data: Any, random_params: Any) -> Any:
+        return random_params | _crop_laws.overlapping(self, data, self.numbers(random_params))
+
+    def geometry(self, size: tuple[int, int], box: Array, **drawn: Array) -> Window:
+        return Window(box=tuple(box), size=self.config.canvas(size))
+
+    def move(self, image: Array, geometry: Window) -> Array:
+        return geometry.image(image, method=self.config.method)

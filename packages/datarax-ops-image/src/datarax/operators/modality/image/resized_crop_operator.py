@@ -1,0 +1,61 @@
+"""`ResizedCropOperator`: a random part of an image, at one size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxtyping import Array
+
+from datarax.operators.modality.image import _crop_laws
+from datarax.operators.modality.image._geometric_config import PartOperatorConfig
+from datarax.operators.modality.image._geometric_operator import GeometricOperator
+from datarax.operators.modality.image.functional import Window
+
+
+@dataclass(frozen=True)
+class ResizedCropOperatorConfig(PartOperatorConfig):
+    """Configuration of `ResizedCropOperator`.
+
+    Args:
+      sampling: whose law to draw from: "torchvision" (area and logarithm of the ratio uniform, ten
+        tries) or "inception" (TensorFlow's: ratio uniform, then the height).
+      flip: how likely the part is mirrored too, which costs nothing here.
+      scale: (min, max) of the part's area as a fraction of the image's.
+      size, ratio, method, antialias, mask_fill and the others: see `PartOperatorConfig`.
+
+    >>> ResizedCropOperatorConfig(size=224, method="bicubic").scale
+    (0.08, 1.0)
+    """
+
+    sampling: Literal["torchvision", "inception"] = field(default="torchvision", kw_only=True)
+    flip: float = field(default=0.0, kw_only=True)
+
+    def check(self) -> None:
+        super().check()
+        _crop_laws.check(self)
+
+    def random_because(self) -> str:
+        return f"sampling={self.sampling!r}"
+
+
+class ResizedCropOperator(GeometricOperator[ResizedCropOperatorConfig]):
+    """Shows a random part of each image, in evaluation mode the largest one in the middle."""
+
+    config_class = ResizedCropOperatorConfig
+
+    def words(self) -> dict[str, tuple[int, ...]]:
+        return {"box": (_crop_laws.TRIES, 4), "flip": ()}
+
+    def draw(self, words: dict[str, Array], shape: tuple[int, ...]) -> dict[str, Array]:
+        return _crop_laws.drawn(self.config, words["box"], words["flip"], shape)
+
+    def at_rest(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"box": _crop_laws.at_rest(self.config, shape), "flip": False}
+
+    def geometry(self, size: tuple[int, int], box: Array, flip: Array) -> Window:
+        canvas, antialias = self.config.canvas(size), self.config.antialias
+        return Window(box=tuple(box), size=canvas, flip_horizontal=flip, antialias=antialias)
+
+    def move(self, image: Array, geometry: Window) -> Array:
+        return geometry.image(image, method=self.config.method)
