@@ -28,7 +28,12 @@ from pathlib import Path
 from typing import Any
 
 Call = Callable[[], object]
+_TIMES = ("first_call_s", "median_ms", "min_ms", "ratio", "calls")
 VERSIONS = ("jax", "flax", "numpy", "torch", "timm", "keras", "kornia", "grain", "datarax")
+
+
+class Figures(dict[str, float]):
+    """What a call returns to have more than its time reported: numbers by name."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Case:
         before its result is there (`jax.block_until_ready`).
       reference: the contender to whose median the others are put in proportion.
       calls: how often each contender is called.
+      warm_up: how often it is called before, after its first call.
     """
 
     name: str
     contenders: dict[str, Callable[[], Call]]
     reference: str
     calls: int = 200
+    warm_up: int = 10
 
 
 class Worker:
@@ -90,7 +97,7 @@ def serve(cases: Sequence[Case]) -> None:
                 start = time.perf_counter()
                 ready[key]()
                 answer["first_call_s"] = time.perf_counter() - start
-                for _ in range(10):
+                for _ in range(by_name[key[0]].warm_up):
                     ready[key]()
             except ImportError as error:
                 answer["absent"] = str(error)
@@ -99,12 +106,14 @@ def serve(cases: Sequence[Case]) -> None:
         elif request["do"] == "forget":
             ready.pop(key, None)
         else:
-            call, times = ready[key], []
+            call, times, figures = ready[key], [], []
             for _ in range(request["calls"]):
                 start = time.perf_counter()
-                call()
+                result = call()
                 times.append(time.perf_counter() - start)
-            answer["times"] = times
+                figures += [result] if isinstance(result, Figures) else []
+                del result
+            answer |= {"times": times, "figures": figures}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -112,6 +121,7 @@ def measure(case: Case, workers: dict[str, Worker], seed: int = 0) -> dict[str, 
     """Runs one case and returns medians, minima and ratios by contender."""
     results: dict[str, Any] = {}
     times: dict[str, list[float]] = {}
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in case.contenders}
     for name in case.contenders:
         answer = worker_of(name, workers).ask(do="prepare", case=case.name, contender=name)
         results[name] = answer
@@ -124,7 +134,9 @@ def measure(case: Case, workers: dict[str, Worker], seed: int = 0) -> dict[str, 
         shuffle(order)
         for name in order:
             request = {"do": "time", "case": case.name, "contender": name, "calls": turn}
-            times[name] += worker_of(name, workers).ask(**request)["times"]
+            answer = worker_of(name, workers).ask(**request)
+            times[name] += answer["times"]
+            figures[name] += answer["figures"]
     reference = statistics.median(times[case.reference])
     for name, taken in times.items():
         median = statistics.median(taken)
@@ -134,6 +146,9 @@ def measure(case: Case, workers: dict[str, Worker], seed: int = 0) -> dict[str, 
             "ratio": median / reference,
             "calls": len(taken),
         }
+        for figure in figures[name][0] if figures[name] else ():
+            values = [call[figure] for call in figures[name]]
+            results[name][figure] = statistics.median(values)
     for name in case.contenders:
         worker_of(name, workers).ask(do="forget", case=case.name, contender=name)
     return {"reference": case.reference, "contenders": results}
@@ -202,6 +217,9 @@ def table(name: str, result: dict[str, Any]) -> str:
                 f"  {contender:36} {row['median_ms']:9.4f} ms  min {row['min_ms']:9.4f} ms  "
                 f"x {row['ratio']:6.2f}  first {row['first_call_s']:6.2f} s"
             )
+            more = {name: value for name, value in row.items() if name not in _TIMES}
+            if more:
+                lines.append(" " * 40 + ", ".join(f"{k} {v:.3g}" for k, v in more.items()))
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""One epoch of small images through normalisation, one-hot labels and MixUp; its state."""
+"""One epoch of small images through normalisation, one-hot labels and MixUp; its state; files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from folder import CASES as FOLDER
 from harness import Call, Case, file_of, main
 
 RECORDS, BATCH, CLASSES = 10_000, 128, 10
@@ -249,4 +250,4 @@ CASES = [
 ]
 
 if __name__ == "__main__":
-    main(CASES)
+    main([*CASES, *FOLDER])
