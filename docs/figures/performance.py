@@ -17,6 +17,13 @@ import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS.parent / "benchmarks" / "results"
+# The benchmarks of the summary, and what stands before the names of their cases.
+SUMMARISED = {
+    "mix": "",
+    "patch_dropout": "patch dropout, ",
+    "batching": "batching, ",
+    "pipeline": "pipeline, ",
+}
 OURS, FLOOR, PEER = "#d1495b", "#8d99ae", "#2e86ab"
 
 
@@ -59,5 +66,53 @@ def draw(area, report):
     plt.close(figure)
 
 
-for path in sorted(RESULTS.glob("*.json")):
-    draw(path.stem, json.loads(path.read_text(encoding="utf-8")))
+def best(contenders, wanted):
+    """The fastest contender of a color, and its time."""
+    times = {name: row["median_ms"] for name, row in contenders.items() if "median_ms" in row}
+    times = {name: time for name, time in times.items() if kind(name) == wanted}
+    return min(times.items(), key=lambda item: item[1]) if times else None
+
+
+def kind(name):
+    """The color of a contender, where a copy of the bytes is a floor too."""
+    return FLOOR if name.startswith("copy") else color(name)
+
+
+def summarise(reports):
+    """A bar for each workload: our best time as a share of the best peer's, and the floor's."""
+    rows = []
+    for area in SUMMARISED:
+        for name, case in reports[area]["cases"].items():
+            found = {which: best(case["contenders"], which) for which in (OURS, PEER, FLOOR)}
+            if found[OURS] and found[PEER] and "busy" not in name:
+                rows.append((f"{SUMMARISED[area]}{name}", found))
+    figure, axis = plt.subplots(figsize=(10.5, 0.36 * len(rows) + 1.1), layout="constrained")
+    for place, (_, found) in enumerate(reversed(rows)):
+        (_, ours), (peer, theirs) = found[OURS], found[PEER]
+        axis.barh(place, ours / theirs, color=OURS, height=0.62)
+        if found[FLOOR]:
+            floor = found[FLOOR][1] / theirs
+            axis.plot([floor, floor], [place - 0.4, place + 0.4], color="#222222", lw=2.5)
+        axis.text(2.22, place, f"{ours / theirs:.2f} of {peer}", va="center", fontsize=8.5)
+    axis.axvline(1, color=PEER, lw=2)
+    axis.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)], fontsize=8.5)
+    axis.set(
+        xlim=(0, 2.2),
+        ylim=(-0.7, len(rows) - 0.3),
+        xlabel="time, as a share of the best peer's (blue line); floor: black",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(DOCS / "images" / "performance-summary.png", dpi=110, facecolor="white")
+    plt.close(figure)
+
+
+def main():
+    """Draws the summary, and each benchmark."""
+    reports = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
+    summarise(reports)
+    for area, report in reports.items():
+        draw(area, report)
+
+
+if __name__ == "__main__":
+    main()
