@@ -57,6 +57,7 @@ ANY_VERSION = (
 ONCE = (
     "tests-integration/test_batching_recipes.py",
     "tests-integration/test_examples.py",
+    "tests-integration/test_foreign_sources.py",
     "tests-integration/test_notebook.py",
     "tests-integration/test_patch_dropout_vit.py",
     "tests-integration/test_tutorial.py",

@@ -7,6 +7,7 @@ from operator import index as as_index
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -104,7 +105,7 @@ class GrainRandomMap:
           record: dict of arrays.
           rng: where the operator's key comes from.
         """
-        words = rng.integers(2**32, size=2, dtype=np.uint32)
+        words = jnp.asarray(rng.integers(2**32, size=2, dtype=np.uint32))
         key = jax.random.wrap_key_data(words, impl="threefry2x32")
         return _as_record(self.operator(_as_batch(record), key=key))
 

@@ -82,17 +82,22 @@ class HostWork:
 
     def template(self) -> Element:
         """The first record, or, with `mask`, the first that can be read."""
-        for index in range(len(self.source) if self.mask else 1):
+        if not self.mask:
+            return self._checked(self.element(0, 0), 0)
+        last: Exception | None = None
+        for index in range(len(self.source)):
             found = self.attempt((0, index))
             if isinstance(found, Element):
-                require_numbers(found.data, f"record {index} of {self.source._label()}")
-                return found
-        if not self.mask:
-            raise found.error
+                return self._checked(found, index)
+            last = found.error
         raise RuntimeError(
             f"none of the {len(self.source)} records of {self.source._label()} can be read; the "
             "last one's error is the cause"
-        ) from found.error
+        ) from last
+
+    def _checked(self, element: Element, index: int) -> Element:
+        require_numbers(element.data, f"record {index} of {self.source._label()}")
+        return element
 
     def assembly(self) -> Assembly:
         """What makes batches of such records."""
