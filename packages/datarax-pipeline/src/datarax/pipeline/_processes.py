@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 import weakref
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -11,6 +14,7 @@ import numpy as np
 
 from datarax.core.element_batch import Batch
 from datarax.pipeline._failures import Failure
+from datarax.pipeline._threads import PATIENCE
 from datarax.sources._order import Plan, Positions
 
 if TYPE_CHECKING:
@@ -48,7 +52,8 @@ class Job:
         """A batch as a dict that Grain sends to the other process.
 
         Returns:
-          `data`, `states`, `valid_mask`, `metadata`, `record_index` and `failures`; or `error`.
+          `process`, its number in the system; and `data`, `states`, `valid_mask`, `metadata`,
+          `record_index` and `failures`; or `error`.
         """
         epoch, positions = self._epoch, self._first
         if number >= len(positions):
@@ -60,8 +65,9 @@ class Job:
         try:
             batch, failures = assemble(indices, [self._work.attempt((epoch, i)) for i in indices])
         except Exception as error:
-            return {"error": Failure(int(indices[0]), error)}
+            return {"process": os.getpid(), "error": Failure(int(indices[0]), error)}
         return {
+            "process": os.getpid(),
             "data": batch.data,
             "states": batch.states,
             "valid_mask": batch.valid_mask,
@@ -111,7 +117,8 @@ class Processes:
             grain.experimental.DatasetOptions(min_shm_size=SHARED_FROM),
         ).mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=work.workers))
         self._iterator: Any = iter(read)
-        self.close = weakref.finalize(self, self._iterator.close)
+        self._numbers: set[int] = set()
+        self.close = weakref.finalize(self, _end, self._iterator, self._numbers)
 
     def read(
         self, work: HostWork, plan: Plan
@@ -119,12 +126,35 @@ class Processes:
         """The batches of the epoch where the processes are; afterwards they are at the next."""
         for _ in range(len(plan)):
             item = next(self._iterator)
+            self._numbers.add(item.pop("process"))
             if "error" in item:
                 raise item["error"].error
             failures = item.pop("failures").value
             item["metadata"] = item["metadata"].value
             yield Batch.from_arrays(item.pop("data"), **item), failures
         self.expected = _signature(work, plan.epoch + 1, self._later)
+
+
+def _end(iterator: Any, numbers: set[int]) -> None:
+    """Ends the processes, if need be those that are stuck in a read by force."""
+    closing = threading.Thread(target=iterator.close, daemon=True)
+    try:
+        closing.start()
+        closing.join(PATIENCE)
+    except RuntimeError:
+        # While the interpreter ends, no thread can begin.
+        _kill(numbers)
+        iterator.close()
+        return
+    if closing.is_alive():
+        _kill(numbers)
+        closing.join()
+
+
+def _kill(numbers: set[int]) -> None:
+    for process in multiprocessing.active_children():
+        if process.pid in numbers:
+            process.kill()
 
 
 class Parked:
