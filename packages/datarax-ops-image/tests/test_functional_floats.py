@@ -1,6 +1,6 @@
 """The colour functions of floats against their formulas in float64, and their gradients."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -168,3 +168,30 @@ def test_a_missing_value_stays_alone(name):
     assert not np.isnan(made[~missing]).any()
     if name not in ("auto_contrast", "equalize"):
         np.testing.assert_array_equal(made[~missing], clean[~missing])
+
+
+@pytest.mark.parametrize(
+    "dtype", [jnp.uint8, jnp.float16, jnp.float32, jnp.float64], ids=["u8", "f16", "f32", "f64"]
+)
+def test_64_bit_numbers_change_no_dtype(dtype):
+    """Where JAX has 64 bits, images keep their dtype, whatever the numbers are."""
+    with jax.enable_x64(True):
+        image = jax.ShapeDtypeStruct(SIZE, dtype)
+        for name, numbers in NUMBERS.items():
+            static = {key: value for key, value in numbers.items() if key == "max_sigma"}
+            traced = {key: np.float64(value) for key, value in numbers.items() if key not in static}
+            function = partial(getattr(functional, name), **static)
+            made = jax.eval_shape(function, image, **traced)
+            float32 = name == "normalize" and dtype == jnp.uint8
+            assert made.dtype == (jnp.float32 if float32 else dtype), name
+
+
+def test_float64_images_are_computed_in_float64():
+    """The error is that of float64."""
+    with jax.enable_x64(True):
+        image = jnp.asarray(drawn(), jnp.float64)
+        made = np.asarray(functional.saturation(image, 2.2))
+        levels = np.asarray(functional.to_float(np.arange(256, dtype=np.uint8)[None], jnp.float64))
+    gray = (np.asarray(image) @ LUMINANCE)[..., None]
+    np.testing.assert_allclose(made, gray + 2.2 * (np.asarray(image) - gray), rtol=1e-13)
+    np.testing.assert_array_equal(levels[0], np.arange(256) / 255)

@@ -105,7 +105,7 @@ def _weighted(pixels: Array, taps: list[Array], axis: int) -> Array:
 def _blurred_bytes(pixels: Array, weights: Array) -> Array:
     whole = np.int32(1 << _WEIGHT_BITS)
     sides = jnp.round(weights[1:] * whole.astype(np.float32)).astype(jnp.int32)
-    taps = [whole - np.int32(2) * jnp.sum(sides), *sides]
+    taps = [whole - np.int32(2) * jnp.sum(sides, dtype=jnp.int32), *sides]
     rows = _rounded(_weighted(pixels.astype(jnp.int32), taps, 1), _WEIGHT_BITS - _FRACTION_BITS)
     return _rounded(_weighted(rows, taps, 0), _WEIGHT_BITS + _FRACTION_BITS).astype(jnp.uint8)
 

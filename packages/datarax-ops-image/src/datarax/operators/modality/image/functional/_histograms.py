@@ -98,7 +98,7 @@ def _table_by_product(values: Array) -> Array:
 
 def _equalizing_table(counts: Array) -> Array:
     """The new value of each value, uint8 `(256,)`, from how often each of them stands."""
-    smaller = jnp.cumsum(counts) - counts
+    smaller = jnp.cumsum(counts, dtype=jnp.int32) - counts
     pixels = smaller[-1] + counts[-1]
     values = np.arange(256, dtype=np.int32)
     largest = jnp.max(jnp.where(counts > 0, values, 0))
