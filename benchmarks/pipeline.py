@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from folder import CASES as FOLDER
-from harness import Call, Case, file_of, main
+from harness import Call, Case, Figures, file_of, main
 
 RECORDS, BATCH, CLASSES = 10_000, 128, 10
 MEAN = np.float32([0.4914, 0.4822, 0.4465])
@@ -62,12 +63,16 @@ def pipeline(data: dict[str, Any], **options: Any):
     )
 
 
-def consumed(batches: Iterable[Any]) -> None:
-    """Takes every batch, and waits for the last one."""
-    image = None
+def consumed(batches: Iterable[Any]) -> Figures:
+    """Takes every batch, and waits for the first and for the last one."""
+    start, image, first = perf_counter(), None, 0.0
     for batch in batches:
+        if image is None:
+            batch["image"].block_until_ready()
+            first = perf_counter() - start
         image = batch["image"]
     image.block_until_ready()
+    return Figures(first_batch_ms=1e3 * first)
 
 
 def epoch_ours(**options: Any) -> Call:

@@ -23,6 +23,8 @@ from datarax.sources import DataSourceModule, MemorySource, MemorySourceConfig, 
 COUNT = 11
 THREADS = pytest.mark.parametrize("threads", [0, 3], ids=["alone", "threads"])
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 class Squares:
     """Records with a length of their own and a name."""

@@ -8,6 +8,8 @@ import pytest
 from datarax.pipeline import Pipeline
 from datarax.sources import ImageFolderConfig, ImageFolderSource
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def pixels(number):
     return np.random.default_rng(number).integers(0, 256, (4, 5, 3), np.uint8)

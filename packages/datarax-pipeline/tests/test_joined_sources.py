@@ -18,6 +18,8 @@ from datarax.sources import (
     SourceConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def memory(first, count, array=np.asarray, **options):
     data = {"x": array(np.arange(first, first + count, dtype=np.int32))}
