@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image._means import mean_half_up, ordered_mean
 from datarax.operators.modality.image.functional._compiled import compiled
@@ -38,7 +38,9 @@ def _blend(degenerate: Array | None, image: Array, factor: ArrayLike) -> Array:
 
 
 @compiled()
-def brightness(image: Array, factor: ArrayLike) -> Array:
+def brightness(
+    image: Shaped[Array, "height width *channel"], factor: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Blends with black: every channel is multiplied by the factor.
 
     Args:
@@ -56,7 +58,9 @@ def brightness(image: Array, factor: ArrayLike) -> Array:
 
 
 @compiled()
-def contrast(image: Array, factor: ArrayLike) -> Array:
+def contrast(
+    image: Shaped[Array, "height width *channel"], factor: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Blends with the image's mean luminance.
 
     For uint8 the mean is the nearest integer to the exact one, the larger of two. For floats it is
@@ -84,7 +88,9 @@ def contrast(image: Array, factor: ArrayLike) -> Array:
 
 
 @compiled()
-def saturation(image: Array, factor: ArrayLike) -> Array:
+def saturation(
+    image: Shaped[Array, "height width *channel"], factor: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Blends with the image in gray, its luminance.
 
     Args:
@@ -105,7 +111,9 @@ def saturation(image: Array, factor: ArrayLike) -> Array:
 
 
 @compiled()
-def sharpness(image: Array, factor: ArrayLike) -> Array:
+def sharpness(
+    image: Shaped[Array, "height width *channel"], factor: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Blends with the smoothed image: the mean of 3 x 3 pixels, the middle one five times.
 
     The outermost pixels stay as they are, and so does an image less than 3 pixels high or wide.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image.functional._backends import record_by_record
 from datarax.operators.modality.image.functional._compiled import compiled
@@ -27,7 +27,9 @@ _FRACTION_BITS = 7
 
 
 @compiled("max_sigma")
-def gaussian_blur(image: Array, sigma: ArrayLike, *, max_sigma: float) -> Array:
+def gaussian_blur(
+    image: Shaped[Array, "height width *channel"], sigma: ArrayLike, *, max_sigma: float
+) -> Shaped[Array, "height width *channel"]:
     """Blurs with a Gaussian, cut off at ceil(3 max_sigma) pixels, over a reflected border.
 
     The weight at a distance of k pixels is exp(-k**2 / (2 sigma**2)), divided by the sum of all.

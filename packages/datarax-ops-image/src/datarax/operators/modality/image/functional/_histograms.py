@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image.functional._compiled import compiled
 from datarax.operators.modality.image.functional._dtypes import checked, computing
@@ -17,7 +17,9 @@ from datarax.operators.modality.image.functional._levels import of_levels, to_le
 
 
 @compiled()
-def equalize(image: Array) -> Array:
+def equalize(
+    image: Shaped[Array, "height width *channel"],
+) -> Shaped[Array, "height width *channel"]:
     """Flattens the histogram of each channel.
 
     With step = (number of pixels but for those of the largest value) // 255, a value becomes
@@ -115,7 +117,9 @@ def _equalizing_table(counts: Array) -> Array:
 
 
 @compiled()
-def auto_contrast(image: Array) -> Array:
+def auto_contrast(
+    image: Shaped[Array, "height width *channel"],
+) -> Shaped[Array, "height width *channel"]:
     """Stretches each channel so that its smallest value becomes black and its largest white.
 
     uint8: 255 (x - low) // (high - low). Floats: (x - low) / (high - low), where NaN stays and

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image.functional._compiled import compiled
 from datarax.operators.modality.image.functional._dtypes import computing
@@ -24,7 +24,9 @@ _FALLS_SHORT = (0xFFFFFFFE, 0, 0x11000000, 0x111, 0x222AAAAA, 0x23232222, 0x2222
 
 
 @compiled()
-def hue(image: Array, shift: ArrayLike) -> Array:
+def hue(
+    image: Shaped[Array, "height width *channel"], shift: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Turns the hue by a fraction of the colour circle.
 
     uint8: the image goes to Pillow's HSV, whose three numbers are bytes, where the shift times 255,

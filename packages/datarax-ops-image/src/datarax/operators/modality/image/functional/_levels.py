@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Shaped, UInt8
 
 from datarax.operators.modality.image.functional._compiled import compiled
 from datarax.operators.modality.image.functional._dtypes import checked, computing
@@ -45,7 +45,9 @@ def _unit(image: Array) -> Array:
 
 
 @compiled("dtype")
-def to_float(image: Array, dtype: DTypeLike = jnp.float32) -> Array:
+def to_float(
+    image: Shaped[Array, "height width *channel"], dtype: DTypeLike = jnp.float32
+) -> Shaped[Array, "height width *channel"]:
     """The image as floats, where 255 of uint8 becomes 1.
 
     Args:
@@ -72,7 +74,9 @@ def to_float(image: Array, dtype: DTypeLike = jnp.float32) -> Array:
 
 
 @compiled()
-def to_uint8(image: Array) -> Array:
+def to_uint8(
+    image: Shaped[Array, "height width *channel"],
+) -> UInt8[Array, "height width *channel"]:
     """The image as uint8, where 1 of floats becomes 255.
 
     Args:
@@ -92,7 +96,9 @@ def to_uint8(image: Array) -> Array:
 
 
 @compiled()
-def normalize(image: Array, mean: ArrayLike, std: ArrayLike) -> Array:
+def normalize(
+    image: Shaped[Array, "height width *channel"], mean: ArrayLike, std: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Subtracts a mean and divides by a standard deviation.
 
     Args:

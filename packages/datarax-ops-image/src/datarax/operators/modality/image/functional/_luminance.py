@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image.functional._compiled import compiled
 from datarax.operators.modality.image.functional._dtypes import checked, computing
@@ -55,7 +55,9 @@ def luminance(image: Array) -> Array:
 
 
 @compiled()
-def grayscale(image: Array) -> Array:
+def grayscale(
+    image: Shaped[Array, "height width *channel"],
+) -> Shaped[Array, "height width *channel"]:
     """Every channel becomes the luminance; the number of channels stays.
 
     Args:

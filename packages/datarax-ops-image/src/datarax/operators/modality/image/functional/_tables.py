@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image.functional._compiled import compiled
 from datarax.operators.modality.image.functional._dtypes import checked, computing
@@ -32,7 +32,7 @@ def _integer(number: Array, largest: int) -> Array:
 
 
 @compiled()
-def invert(image: Array) -> Array:
+def invert(image: Shaped[Array, "height width *channel"]) -> Shaped[Array, "height width *channel"]:
     """White minus the image: 255 - x for uint8, 1 - x for floats.
 
     Args:
@@ -52,7 +52,9 @@ def invert(image: Array) -> Array:
 
 
 @compiled()
-def solarize(image: Array, threshold: ArrayLike) -> Array:
+def solarize(
+    image: Shaped[Array, "height width *channel"], threshold: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Inverts the values that are not below the threshold.
 
     Args:
@@ -75,7 +77,11 @@ def solarize(image: Array, threshold: ArrayLike) -> Array:
 
 
 @compiled()
-def solarize_add(image: Array, addend: ArrayLike, threshold: ArrayLike | None = None) -> Array:
+def solarize_add(
+    image: Shaped[Array, "height width *channel"],
+    addend: ArrayLike,
+    threshold: ArrayLike | None = None,
+) -> Shaped[Array, "height width *channel"]:
     """Adds to the values that are below the threshold.
 
     Args:
@@ -109,7 +115,9 @@ def solarize_add(image: Array, addend: ArrayLike, threshold: ArrayLike | None = 
 
 
 @compiled()
-def posterize(image: Array, bits: ArrayLike) -> Array:
+def posterize(
+    image: Shaped[Array, "height width *channel"], bits: ArrayLike
+) -> Shaped[Array, "height width *channel"]:
     """Keeps the upper bits of each value.
 
     Args:
