@@ -47,6 +47,13 @@ def test_alpha_moves_when_it_is_learned(run_example, capsys):
     assert re.search(r"split 0: α 0\.\d\d .*test accuracy [\d.]+%", capsys.readouterr().out)
 
 
+def test_a_brightness_and_a_rotation_are_learned(run_example):
+    """Gradients through both operators find the numbers with which the images were made."""
+    left = run_example("learned_augmentation.py")
+    assert left["factor"] == pytest.approx(left["FACTOR"], abs=0.01)
+    assert left["degrees"] == pytest.approx(left["DEGREES"], abs=0.3)
+
+
 def test_experiment_writes_its_table_figure_and_numbers(run_example, tmp_path, capsys):
     """Two seeds give a row for each kind of mixing, a figure, and JSON with a number a seed."""
     run_example(

@@ -291,7 +291,6 @@ def test_a_flag_stays_where_a_point_is_outside_the_image():
     ("there", "options"),
     [
         ("copy", {"target_key": "copy"}),
-        ("boxes_visibility", {"auxiliary_fields": ["boxes"], "box_fields": ("boxes",)}),
         ("image_token_mask", {"placement": "grid", "grid_ratio": 1.0, "drop_tokens": True}),
     ],
 )
@@ -302,6 +301,30 @@ def test_a_field_that_would_be_overwritten_is_refused(there, options):
     op(Batch.from_arrays(data))
     with pytest.raises(ValueError, match=rf"writes the field '{there}', which the data has"):
         op(Batch.from_arrays({**data, there: np.ones(1, np.float32)}))
+
+
+def test_what_an_earlier_operator_hid_stays_hidden():
+    """Fractions are multiplied and flags joined; a field of another form is refused."""
+    options = {
+        "auxiliary_fields": ["boxes", "points"],
+        "box_fields": ("boxes",),
+        "keypoint_fields": ("points",),
+        "patch_size": (4, 4),
+    }
+    data = {
+        "image": np.ones((16, 16), np.float32),
+        "boxes": np.float32([[0, 0, 8, 4], [0, 0, 0, 0]]),
+        "boxes_visibility": np.float32([0.5, np.nan]),
+        "points": np.float32([[10, 10], [10, 10]]),
+        "points_visibility": np.array([True, False]),
+    }
+    out = applied(data, [(0, 0)], **options)
+    assert out["boxes_visibility"].tolist() == pytest.approx([0.25, np.nan], nan_ok=True)
+    assert out["points_visibility"].tolist() == [True, False]
+    with pytest.raises(
+        ValueError, match=r"'boxes_visibility' must be float32\[2\], as an operator"
+    ):
+        applied({**data, "boxes_visibility": np.ones(2, np.int32)}, [(0, 0)], **options)
 
 
 def test_deterministic_patches_are_announced_once(caplog):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from datarax.core._modality_config import ModalityOperatorConfig, require_number
+from datarax.core._modality_config import require_number
 from datarax.core.config import require_bools, require_names
 from datarax.operators.modality.image import _option_types as types
+from datarax.operators.modality.image._image_config import ImageOperatorConfig
 from datarax.operators.modality.image._option_types import Length as Length
 
 FILLS = ("constant", "noise", "color", "mean", "dataset_mean")
@@ -16,7 +17,7 @@ DEFAULT_SIZE = (8, 8)
 
 
 @dataclass(frozen=True)
-class PatchDropoutOperatorConfig(ModalityOperatorConfig):
+class PatchDropoutOperatorConfig(ImageOperatorConfig):
     """Configuration of `PatchDropoutOperator`: how many patches, how large, where, of what.
 
     Args:
@@ -35,7 +36,10 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
       grid_ratio: side of a patch / side of its cell, in (0, 1]. None: 0.5.
       grid_jitter: how far a patch moves in its cell, from 0 (it lies in the middle) to 1
         (anywhere).
-      prob: probability that a record loses any patch; below 1 only if `stochastic`.
+      prob: probability that a record loses any patch; below 1 only if `stochastic`, and then the
+        start value of `op.prob`.
+      info_key: where in `states` each record's patches are left, for `op.replay`; only if
+        `stochastic`. `learn` must be empty.
       fill: "constant"; "noise", a random value for each element; "color", one random colour for
         each record; "mean", the record's own mean of each channel; "dataset_mean", the statistic
         `<field_key>.mean` or else `mean`, a number or one per channel, to the nearest integer for
@@ -79,6 +83,7 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
     ((8, 8), 0.0)
     """
 
+    field_key: str = field(kw_only=True)
     num_patches: int | tuple[int, int] | None = field(default=4, kw_only=True)
     patch_size: tuple[Length, Length] = field(default=DEFAULT_SIZE, kw_only=True)
     drop_value: float | tuple[float, ...] = field(default=0.0, kw_only=True)
@@ -87,7 +92,6 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
     placement: Literal["random", "grid"] = field(default="random", kw_only=True)
     grid_ratio: float | None = field(default=None, kw_only=True)
     grid_jitter: float = field(default=0.0, kw_only=True)
-    prob: float = field(default=1.0, kw_only=True)
     fill: Literal["constant", "noise", "color", "mean", "dataset_mean"] = field(
         default="constant", kw_only=True
     )
@@ -105,7 +109,6 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         require_bools(self, "shrink_boxes", "drop_tokens", "in_place")
         self._convert("patch_size", types.size)
         self._convert("drop_value", types.numbers)
-        self._convert("prob", types.fraction)
         self._convert("grid_jitter", types.fraction)
         self._convert("seed", types.integer)
         for name, convert in {
@@ -120,7 +123,7 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
             if getattr(self, name) is not None:
                 self._convert(name, convert)
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"{self._label('seed')} must be from 0 to 2**32 - 1, got {self.seed}")
+            raise ValueError(f"{self.label('seed')} must be from 0 to 2**32 - 1, got {self.seed}")
         self._check_randomness()
         self._check_sizes()
         self._check_grid()
@@ -128,17 +131,26 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         self._check_fill()
         self._check_effects()
 
-    def _label(self, name: str) -> str:
-        return f"{type(self).__name__}.{name}"
+    def random_because(self) -> str:
+        # The documented default, the same patches for all records, is asked for by leaving
+        # `stochastic` out.
+        return ""
+
+    def skips(self) -> bool:
+        return self.stochastic and self.prob < 1
 
     def _convert(self, name: str, convert: Any) -> None:
-        object.__setattr__(self, name, convert(self._label(name), getattr(self, name)))
+        object.__setattr__(self, name, convert(self.label(name), getattr(self, name)))
 
     def _refuse(self, name: str, because: str) -> None:
-        raise ValueError(f"{self._label(name)}={getattr(self, name)!r} {because}")
+        raise ValueError(f"{self.label(name)}={getattr(self, name)!r} {because}")
 
     def _check_randomness(self) -> None:
-        varying = {"prob": self.prob < 1, "num_patches": isinstance(self.num_patches, tuple)}
+        varying = {
+            "prob": self.prob < 1,
+            "num_patches": isinstance(self.num_patches, tuple),
+            "info_key": self.info_key is not None,
+        }
         for name, varies in varying.items():
             if varies and not self.stochastic:
                 self._refuse(
@@ -183,7 +195,7 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
     def _check_fill(self) -> None:
         require_names(self, "fill")
         if self.fill not in FILLS:
-            raise ValueError(f"{self._label('fill')} must be one of {FILLS}, got {self.fill!r}")
+            raise ValueError(f"{self.label('fill')} must be one of {FILLS}, got {self.fill!r}")
         if self.fill != "constant" and self.drop_value != 0:
             self._refuse(
                 "drop_value", f"has no effect with fill={self.fill!r}; set fill='constant'"

@@ -23,7 +23,10 @@ from datarax.operators.modality.image._distributions import LogUniform, Uniform
 from datarax.operators.modality.image.functional._exact import product
 
 if TYPE_CHECKING:
-    from datarax.operators.modality.image.iou_crop_operator import IoUCropOperator
+    from datarax.operators.modality.image.iou_crop_operator import (
+        IoUCropOperator,
+        IoUCropOperatorConfig,
+    )
     from datarax.operators.modality.image.resized_crop_operator import ResizedCropOperatorConfig
 
 TRIES = 10
@@ -108,6 +111,19 @@ def check(config: ResizedCropOperatorConfig) -> None:
             f"{config.label('sampling')} must be one of {tuple(LAWS)}, got {config.sampling!r}"
         )
     types.fraction(config.label("flip"), config.flip)
+
+
+def check_candidates(config: IoUCropOperatorConfig) -> None:
+    """Checks the options of an IoU-crop that draw."""
+    if types.integer(config.label("candidates"), config.candidates) < 1:
+        raise ValueError(
+            f"{config.label('candidates')} must be at least 1, got {config.candidates}"
+        )
+    if not config.box_fields:
+        raise ValueError(
+            f"{config.label('box_fields')} must name the boxes to overlap with, got none; name "
+            "them there and in auxiliary_fields"
+        )
 
 
 def drawn(

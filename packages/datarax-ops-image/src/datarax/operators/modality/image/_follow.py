@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Num
 
-from datarax.core import _auxiliary
+from datarax.core import _auxiliary, fields
 from datarax.operators.modality.image.functional import (
     Geometry,
     transform_boxes,
@@ -170,6 +170,23 @@ def _of_dtype(new: Array, old: Array, there: Array) -> Array:
         limits = jnp.iinfo(old.dtype)
         new = jnp.clip(jnp.round(new), limits.min, limits.max)
     return jnp.where(there[:, None], new.astype(old.dtype), old)
+
+
+def found(data: Any, name: str) -> Any:
+    """A field that earlier operators may have left; None if they have not."""
+    try:
+        return fields.get_field(data, name)
+    except KeyError:
+        return None
+
+
+def narrowed(name: str, given: Any, now: Array, there: Bool[Array, " slots"]) -> Array:
+    """What is visible after earlier operators and after this one; padding keeps every bit."""
+    given = _left(name, given, now)
+    if given is now:
+        return now
+    both = given & now if given.dtype == jnp.bool_ else given * now
+    return jnp.where(there, both, given)
 
 
 def _left(name: str, given: Any, default: Array) -> Array:

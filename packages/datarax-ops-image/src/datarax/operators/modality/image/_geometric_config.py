@@ -38,6 +38,8 @@ class GeometricOperatorConfig(ImageOperatorConfig):
     """
 
     mask_fill: float = field(default=0, kw_only=True)
+    # Which options the image is moved with.
+    image_options: ClassVar[tuple[str, ...]] = ()
 
     def check(self) -> None:
         require_number(self.label("mask_fill"), self.mask_fill)
@@ -59,6 +61,7 @@ class SizedOperatorConfig(GeometricOperatorConfig):
     method: Method = field(default="bilinear", kw_only=True)
     antialias: bool = field(default=True, kw_only=True)
     always: ClassVar[bool] = True
+    image_options: ClassVar[tuple[str, ...]] = ("method",)
 
     def check(self) -> None:
         super().check()
@@ -90,6 +93,9 @@ class PartOperatorConfig(SizedOperatorConfig):
             pair = types.positive_range(self.label(name), getattr(self, name), most)
             object.__setattr__(self, name, pair)
 
+    def random_because(self) -> str:
+        return f"scale={self.scale}"
+
 
 @dataclass(frozen=True)
 class WarpOperatorConfig(GeometricOperatorConfig):
@@ -104,6 +110,7 @@ class WarpOperatorConfig(GeometricOperatorConfig):
 
     method: Method = field(default="bilinear", kw_only=True)
     fill: Fill = field(default=0, kw_only=True)
+    image_options: ClassVar[tuple[str, ...]] = ("method", "fill")
 
     def check(self) -> None:
         super().check()

@@ -52,8 +52,9 @@ class GeometricOperator(ImageOperator[ConfigT]):
         raise NotImplementedError(f"{self._label()} must implement geometry")
 
     def move(self, image: Array, geometry: Any) -> Array:
-        """The image as the geometry says; overridden to pass options of the config on."""
-        return geometry.image(image)
+        """The image as the geometry says, with those options of the config that concern it."""
+        options = {name: getattr(self.config, name) for name in self.config.image_options}
+        return geometry.image(image, **options)
 
     def transform_image(self, image: Array, **numbers: Any) -> Array:
         for geometry in _sequence(self.geometry(_size(image), **numbers)):
@@ -78,33 +79,22 @@ class GeometricOperator(ImageOperator[ConfigT]):
         """A copy of the data in which the auxiliary fields follow; they rest with no geometry."""
         for key in self.config.auxiliary_fields or ():
             field, (kind, form) = self._extract_field(data, key), self._auxiliary_kind(key)
+            names = [name.format(key) for name in (_follow.VISIBILITY, _follow.OUTLINE)]
+            found = [_follow.found(data, name) for name in names]
             if kind == "mask":
                 _follow.require_mask(key, field, size)
                 rest, change = (jnp.asarray(field),), self._moved_mask
             elif kind == "boxes":
-                left = self._left(data, key, _follow.VISIBILITY, _follow.OUTLINE)
-                rest = _follow.resting_boxes(key, field, form, size, *left)
+                rest = _follow.resting_boxes(key, field, form, size, *found)
                 change = partial(_follow.moved_boxes, form=form, size=size)
             else:
-                left = self._left(data, key, _follow.VISIBILITY)
-                rest = _follow.resting_points(key, field, form, size, *left)
+                rest = _follow.resting_points(key, field, form, size, found[0])
                 change = partial(_follow.moved_points, form=form)
             change = partial(change, geometries=geometries)
             moved = self.if_applied(random_params, change, rest) if geometries else rest
-            names = (key, _follow.VISIBILITY.format(key), _follow.OUTLINE.format(key))
-            for name, value in zip(names, moved, strict=False):
+            for name, value in zip((key, *names), moved, strict=False):
                 data = fields.put_field(data, name, value)
         return data
-
-    def _left(self, data: PyTree, key: str, *names: str) -> list[Any]:
-        """What earlier operators left beside a field; None where there is nothing."""
-        found = []
-        for name in names:
-            try:
-                found.append(self._extract_field(data, name.format(key)))
-            except KeyError:
-                found.append(None)
-        return found
 
     def _moved_mask(self, rest: tuple[Array], geometries: tuple[Geometry, ...]) -> tuple[Array]:
         (mask,) = rest

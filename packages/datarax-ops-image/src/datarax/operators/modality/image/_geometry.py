@@ -81,6 +81,7 @@ def layout(config: PatchDropoutOperatorConfig, shape: tuple[int, ...]) -> Layout
         widths=widths,
         prob=config.prob,
         seeded=config.fill in ("noise", "color"),
+        counted=config.info_key is not None,
         area=area,
         grid=grid,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from datarax.core._modality_config import ModalityOperatorConfig, require_number
+from datarax.core._modality_config import ModalityOperatorConfig
 from datarax.core.config import require_names
-from datarax.core.schedule import Probability
+from datarax.operators.modality.image import _option_types as types
 from datarax.operators.modality.image._distributions import Distribution
 from datarax.operators.modality.image._number import rules_of
 
@@ -55,7 +55,7 @@ class ImageOperatorConfig(ModalityOperatorConfig):
         for name, rule in rules_of(self).items():
             object.__setattr__(self, name, rule.checked(self.label(name), getattr(self, name)))
         label = self.label("prob")
-        Probability.checked(label, require_number(label, self.prob))
+        object.__setattr__(self, "prob", types.fraction(label, self.prob))
         if self.always and self.prob < 1:
             raise ValueError(
                 f"{label} must be 1, because a record that is left as it is would have another "
@@ -96,6 +96,10 @@ class ImageOperatorConfig(ModalityOperatorConfig):
         """The smallest that a number can be."""
         value = getattr(self, name)
         return value.support[0] if isinstance(value, Distribution) else value
+
+    def skips(self) -> bool:
+        """Whether the operator draws which records it changes, so that it has a `prob`."""
+        return self.stochastic and not self.always
 
     def random_because(self) -> str:
         """Which option makes the operator random; empty if none does."""

@@ -87,8 +87,7 @@ class ImageOperator(ModalityOperator[ConfigT]):
                 "for each record, but rngs is None; pass rngs=nnx.Rngs(0), or fix it"
             )
         super().__init__(config, rngs=rngs, name=name)
-        draws = self.stochastic and not config.always
-        self.prob = Probability(config.prob, label="prob") if draws else None
+        self.prob = Probability(config.prob, label="prob") if config.skips() else None
         for number in config.learn:
             setattr(self, number, nnx.Param(jnp.float32(getattr(config, number))))
 
@@ -98,8 +97,8 @@ class ImageOperator(ModalityOperator[ConfigT]):
             held.set_value(value)
         elif name == "prob" and "prob" in vars(self) and value is not None:
             raise ValueError(
-                f"prob of {self._label()} cannot change, because it always changes every record; "
-                "if it keeps shape and dtype, make it with stochastic=True and rngs"
+                f"prob of {self._label()} cannot change, because it changes every record; make it "
+                "with a prob below 1 where records can stay as they are"
             )
         else:
             super().__setattr__(name, value)
@@ -177,14 +176,19 @@ class ImageOperator(ModalityOperator[ConfigT]):
           ValueError: for a wrong rank or shape, a `target_key` or `info_key` that is there already,
             or a stochastic operator without `random_params`.
         """
-        if self.stochastic and not isinstance(random_params, Mapping):
+        if self.stochastic:
+            self.require_numbers(random_params)
+        data = self.transform_record(data, random_params, stats)
+        return data, self._with_info(state, random_params), metadata
+
+    def require_numbers(self, random_params: PyTree) -> None:
+        """Raises a ValueError unless there are numbers of a record."""
+        if not isinstance(random_params, Mapping):
             raise ValueError(
                 f"{self._label()} is stochastic and apply needs random_params, a dict of one "
                 f"record's numbers, got {type(random_params).__name__}; take a record's entry of "
                 "generate_random_params, or call the operator with a batch"
             )
-        data = self.transform_record(data, random_params, stats)
-        return data, self._with_info(state, random_params), metadata
 
     def transform_record(
         self, data: PyTree, random_params: PyTree, stats: dict[str, Any] | None
@@ -259,6 +263,10 @@ class ImageOperator(ModalityOperator[ConfigT]):
 
         Where every record is changed always, the numbers are those of `at_rest`.
         """
+        if not self.config.always:
+            batch = super().pass_through(batch)
+        if not self.config.always and self.config.info_key is None:
+            return batch
         spec = _replay.numbers_spec(self, batch)
         if self.config.always:
             shape = self._extract_field(batch.data, self.config.field_key).shape[1:]
@@ -270,7 +278,6 @@ class ImageOperator(ModalityOperator[ConfigT]):
             )
             batch = batch.replace(data=_replay.transformed(self, batch.data, numbers))
         else:
-            batch = super().pass_through(batch)
             numbers = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec)
         return batch.replace(states=self._with_info(batch.states, numbers))
 

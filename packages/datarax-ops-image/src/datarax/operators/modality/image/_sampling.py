@@ -59,6 +59,7 @@ class Layout:
       widths: bounds of a patch's width.
       prob: probability that a record gets any patch.
       seeded: whether the fill is random too.
+      counted: draw a count even where it is always the same.
       area: draw sizes by area and shape, within the bounds above; None draws each side by itself.
       grid: where patches lie; None for anywhere.
     """
@@ -69,6 +70,7 @@ class Layout:
     widths: Bounds
     prob: float = 1.0
     seeded: bool = False
+    counted: bool = False
     area: Shape | None = None
     grid: Grid | None = None
 
@@ -85,7 +87,7 @@ class Layout:
     @property
     def varies_in_count(self) -> bool:
         """Whether records have patch counts of their own."""
-        return self.count[0] < self.count[1] or self.prob < 1
+        return self.counted or self.count[0] < self.count[1] or self.prob < 1
 
     def fixed_sizes(self) -> np.ndarray:
         """int32 `(patches, 2)`, for patches that do not vary in size."""
@@ -155,8 +157,16 @@ def _on_grid(
 
 
 @partial(jax.jit, static_argnames=("batch", "layout"))
-def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]:
+def draw(
+    key: Key[Array, ""], prob: Array | None = None, *, batch: int, layout: Layout
+) -> dict[str, Array]:
     """Draws the patches of a batch from one block of random bits.
+
+    Args:
+      key: the key.
+      prob: the probability in place of the layout's.
+      batch: how many records.
+      layout: what is drawn.
 
     Returns:
       `patch_positions` int32 `(batch, patches, 2)`: (y, x) of the top-left corner, every one that
@@ -190,7 +200,7 @@ def draw(key: Key[Array, ""], *, batch: int, layout: Layout) -> dict[str, Array]
     if layout.varies_in_size:
         params["patch_sizes"] = sizes
     if layout.varies_in_count:
-        applied = coin(share["chance"][:, 0], jnp.float32(layout.prob))
+        applied = coin(share["chance"][:, 0], jnp.float32(layout.prob) if prob is None else prob)
         params["patch_count"] = jnp.where(applied, _between(share["count"][:, 0], layout.count), 0)
     if layout.seeded:
         params["fill_seed"] = share["seed"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Array
-
 from datarax.operators.modality.image import _turned
 from datarax.operators.modality.image._geometric_config import WarpOperatorConfig
 from datarax.operators.modality.image._geometric_operator import GeometricOperator
@@ -51,6 +49,3 @@ class AffineOperator(GeometricOperator[AffineOperatorConfig]):
 
     def geometry(self, size: tuple[int, int], **numbers: Any) -> Affine:
         return Affine(matrix=_turned.matrix(size, **numbers), size=size)
-
-    def move(self, image: Array, geometry: Affine) -> Array:
-        return geometry.image(image, method=self.config.method, fill=self.config.fill)

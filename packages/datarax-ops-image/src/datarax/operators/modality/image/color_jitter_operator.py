@@ -40,13 +40,7 @@ class ColorJitterOperatorConfig(ImageOperatorConfig):
 
 
 class ColorJitterOperator(ImageOperator[ColorJitterOperatorConfig]):
-    """Changes brightness, contrast, saturation and hue, in an order of each record's own.
-
-    Args:
-      config: how much of each.
-      rngs: streams to derive its own from.
-      name: what to call it in messages.
-    """
+    """Changes brightness, contrast, saturation and hue, in an order of each record's own."""
 
     config_class = ColorJitterOperatorConfig
 

@@ -20,8 +20,7 @@ class CropOperatorConfig(GeometricOperatorConfig):
     Args:
       size: (height, width) of the crop; one number stands for both.
       position: "random", every place equally likely, or "center".
-      padding: how many pixels to put around the image first: a number, (vertical, horizontal) or
-        (top, left, bottom, right).
+      padding: pixels around the image: one number, two (vertical, horizontal) or four from the top.
       mode: what they are: "constant", "edge", "reflect" or "symmetric".
       fill: the constant, a number or one per channel.
       mask_fill, info_key and the others: see `GeometricOperatorConfig`; `prob` must be 1.
@@ -33,6 +32,7 @@ class CropOperatorConfig(GeometricOperatorConfig):
     mode: _crops.PadMode = field(default="constant", kw_only=True)
     fill: Fill = field(default=0, kw_only=True)
     always: ClassVar[bool] = True
+    image_options = ("fill",)
 
     def check(self) -> None:
         super().check()
@@ -58,6 +58,3 @@ class CropOperator(GeometricOperator[CropOperatorConfig]):
 
     def geometry(self, size: tuple[int, int], origin: Any = None) -> Crop:
         return _crops.crop(self.config, size, origin)
-
-    def move(self, image: Array, geometry: Crop) -> Array:
-        return geometry.image(image, fill=self.config.fill)

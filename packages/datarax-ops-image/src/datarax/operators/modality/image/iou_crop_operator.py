@@ -32,8 +32,9 @@ class IoUCropOperatorConfig(PartOperatorConfig):
     scale: Range = field(default=(0.3, 1.0), kw_only=True)
     ratio: Range = field(default=(0.5, 2.0), kw_only=True)
 
-    def random_because(self) -> str:
-        return f"candidates={self.candidates}"
+    def check(self) -> None:
+        super().check()
+        _crop_laws.check_candidates(self)
 
 
 class IoUCropOperator(GeometricOperator[IoUCropOperatorConfig]):
@@ -55,6 +56,3 @@ class IoUCropOperator(GeometricOperator[IoUCropOperatorConfig]):
 
     def geometry(self, size: tuple[int, int], box: Array, **drawn: Array) -> Window:
         return Window(box=tuple(box), size=self.config.canvas(size))
-
-    def move(self, image: Array, geometry: Window) -> Array:
-        return geometry.image(image, method=self.config.method)

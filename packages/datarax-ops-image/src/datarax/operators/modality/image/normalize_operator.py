@@ -24,10 +24,6 @@ class NormalizeOperatorConfig(ImageOperatorConfig):
       dtype: of the result: "float32", "bfloat16", "float16" or "float64".
       info_key and the others: see `ImageOperatorConfig`; `prob` must be 1.
 
-    Raises:
-      TypeError: if `mean` or `std` are no numbers, or `dtype` is no floating dtype.
-      ValueError: if a `std` is not positive, or `prob` is below 1.
-
     >>> NormalizeOperatorConfig(mean=0.5, std=0.5, dtype="bfloat16").stochastic
     False
     """
@@ -49,11 +45,6 @@ class NormalizeOperatorConfig(ImageOperatorConfig):
 
 class NormalizeOperator(ImageOperator[NormalizeOperatorConfig]):
     """Gives (x - mean) / std, of x from 0 to 1.
-
-    Args:
-      config: mean and standard deviation.
-      rngs: not needed.
-      name: what to call it in messages.
 
     >>> op = NormalizeOperator(NormalizeOperatorConfig(mean=(0.5, 0, 0), std=(0.5, 1, 1)))
     >>> op({"image": np.uint8([[[[255, 0, 255]]]])})["image"].tolist()

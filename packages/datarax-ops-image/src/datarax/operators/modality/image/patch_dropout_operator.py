@@ -12,9 +12,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
 from datarax.core.element_batch import Batch
-from datarax.core.modality import FieldDomain, Kind, ModalityOperator, logger
+from datarax.core.fields import put_field
+from datarax.core.modality import FieldDomain, Kind, logger
 from datarax.operators.modality.image import (
     _fills,
+    _follow,
     _geometry,
     _in_place,
     _patches,
@@ -26,18 +28,14 @@ from datarax.operators.modality.image._config import (
     PatchDropoutOperatorConfig as PatchDropoutOperatorConfig,
 )
 from datarax.operators.modality.image._given import NO_PATCHES, Patches, given_patches
+from datarax.operators.modality.image._image_operator import IMAGE, ImageOperator
 
 __all__ = ["PatchDropoutOperator", "PatchDropoutOperatorConfig"]
 
-IMAGE = FieldDomain(
-    "image",
-    layouts=(("height", "width"), ("height", "width", "channel")),
-    kinds=("integer", "float"),
-)
 ANY_IMAGE = FieldDomain("image", kinds=("integer", "float"))
 
 
-class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
+class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
     """Fills random rectangles of each image; every other pixel keeps every bit.
 
     If stochastic, each record has patches of its own; else `config.seed` fixes the same patches for
@@ -64,8 +62,7 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
     """
 
     config_class = PatchDropoutOperatorConfig
-    # Without stochastic=True, the documented default, all records have the patches of `seed`.
-    optional_randomness = True
+    any_integer = True
 
     def __init__(
         self,
@@ -104,7 +101,11 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
         """
         batch, *shape = self._extract_field(data_shapes, self.config.field_key)
         layout = _geometry.layout(self.config, tuple(shape))
-        return _sampling.draw(rng, batch=batch, layout=layout)
+        prob = None if self.prob is None else jnp.asarray(self.prob.get_value())
+        return _sampling.draw(rng, prob, batch=batch, layout=layout)
+
+    def require_numbers(self, random_params: PyTree) -> None:
+        """Checks nothing: where patches are read, they are checked."""
 
     def applied_records(self, random_params: PyTree) -> Bool[Array, "..."] | None:
         if isinstance(random_params, Mapping) and "patch_count" in random_params:
@@ -169,7 +170,22 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
         patches = self._patches(value, random_params)
         written = self._written(data, value.shape, patches)
         data = super()._follow(data, value, random_params, stats)
-        return self._with_new(data, written)
+        if self.config.shrink_boxes:
+            sides = [value.shape[axis] for axis in _geometry.spatial_axes(self.config, value.shape)]
+            data = self._with_new_outlines(data, (sides[0], sides[1]))
+        return self._with_written(data, written)
+
+    def _with_new_outlines(self, data: PyTree, size: tuple[int, int]) -> PyTree:
+        """A copy of the data in which outlines that there are fit the boxes that were cut."""
+        for key in self.config.box_fields:
+            name = _follow.OUTLINE.format(key)
+            if (old := _follow.found(data, name)) is not None:
+                boxes = self._extract_field(data, key)
+                form = self.config.box_format
+                new = _follow.resting_boxes(key, boxes, form, size, None, None).outline
+                _, there = self._coordinates(data, key)
+                data = put_field(data, name, jnp.where(there[:, None, None], new, old))
+        return data
 
     def pass_through(self, batch: Batch) -> Batch:
         """The same fields as in training: all that is no padding is visible, all tokens are left.
@@ -179,11 +195,12 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
         shape = self._extract_field(batch.data, self.config.field_key).shape[1:]
         written = jax.vmap(lambda data: self._written(data, shape, NO_PATCHES))(batch.data)
         batch = super().pass_through(batch)
-        return batch.replace(data=self._with_new(batch.data, written))
+        return batch.replace(data=self._with_written(batch.data, written))
 
-    def _with_new(self, data: PyTree, written: dict[str, Array]) -> PyTree:
+    def _with_written(self, data: PyTree, written: dict[str, Array]) -> PyTree:
         for path, value in written.items():
-            data = self._put_new(data, path, value)
+            tokens = path.endswith(("_token_mask", "_token_indices"))
+            data = self._put_new(data, path, value) if tokens else put_field(data, path, value)
         return data
 
     def _written(self, data: PyTree, shape: tuple[int, ...], patches: Patches) -> dict[str, Array]:
@@ -196,7 +213,9 @@ class PatchDropoutOperator(ModalityOperator[PatchDropoutOperatorConfig]):
         ):
             for key in keys:
                 coordinates, there = self._coordinates(data, key)
-                written[f"{key}_visibility"] = of(coordinates, self._covered(shape, patches), there)
+                name = _follow.VISIBILITY.format(key)
+                seen = of(coordinates, self._covered(shape, patches), there)
+                written[name] = _follow.narrowed(name, _follow.found(data, name), seen, there)
         if config.drop_tokens:
             layout = _geometry.layout(config, shape)
             mask, indices = _tokens.kept_tokens(jnp.asarray(patches.positions), layout)

@@ -35,9 +35,6 @@ class ResizedCropOperatorConfig(PartOperatorConfig):
         super().check()
         _crop_laws.check(self)
 
-    def random_because(self) -> str:
-        return f"sampling={self.sampling!r}"
-
 
 class ResizedCropOperator(GeometricOperator[ResizedCropOperatorConfig]):
     """Shows a random part of each image, in evaluation mode the largest one in the middle."""
@@ -56,6 +53,3 @@ class ResizedCropOperator(GeometricOperator[ResizedCropOperatorConfig]):
     def geometry(self, size: tuple[int, int], box: Array, flip: Array) -> Window:
         canvas, antialias = self.config.canvas(size), self.config.antialias
         return Window(box=tuple(box), size=canvas, flip_horizontal=flip, antialias=antialias)
-
-    def move(self, image: Array, geometry: Window) -> Array:
-        return geometry.image(image, method=self.config.method)

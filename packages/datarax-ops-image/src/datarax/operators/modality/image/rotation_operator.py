@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Array
-
 from datarax.operators.modality.image._geometric_config import WarpOperatorConfig
 from datarax.operators.modality.image._geometric_operator import GeometricOperator
 from datarax.operators.modality.image._number import Number, number
@@ -45,6 +43,3 @@ class RotationOperator(GeometricOperator[RotationOperatorConfig]):
 
     def geometry(self, size: tuple[int, int], degrees: Any) -> Affine:
         return Affine.rotation(degrees, size)
-
-    def move(self, image: Array, geometry: Affine) -> Array:
-        return geometry.image(image, method=self.config.method, fill=self.config.fill)

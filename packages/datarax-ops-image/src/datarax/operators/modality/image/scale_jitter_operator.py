@@ -19,8 +19,7 @@ class ScaleJitterOperatorConfig(SizedOperatorConfig):
 
     Args:
       size: (height, width) of the canvas; one number stands for both.
-      scale: by how much images are enlarged after they fit the canvas. The smallest that can be
-        drawn decides the cost.
+      scale: how much images are enlarged after they fit the canvas; the smallest sets the cost.
       fill: what stands on the canvas beside a smaller image, a number or one per channel.
       method, mask_fill and the others: see `SizedOperatorConfig`.
 
@@ -30,6 +29,7 @@ class ScaleJitterOperatorConfig(SizedOperatorConfig):
 
     scale: Number = number((0.1, 2), above=0)
     fill: Fill = field(default=0, kw_only=True)
+    image_options = ("method", "fill")
 
     def check(self) -> None:
         super().check()
@@ -58,6 +58,3 @@ class ScaleJitterOperator(GeometricOperator[ScaleJitterOperatorConfig]):
 
     def geometry(self, size: tuple[int, int], scale: Any, place: Array) -> _placed.Placed:
         return _placed.jittered(self.config, size, scale, place)
-
-    def move(self, image: Array, geometry: _placed.Placed) -> Array:
-        return geometry.image(image, method=self.config.method, fill=self.config.fill)

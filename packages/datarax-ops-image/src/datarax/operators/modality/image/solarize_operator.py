@@ -36,11 +36,6 @@ class SolarizeOperatorConfig(ImageOperatorConfig):
 class SolarizeOperator(ImageOperator[SolarizeOperatorConfig]):
     """Inverts what is as light as a threshold, or lighter.
 
-    Args:
-      config: from where on.
-      rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
-
     >>> import numpy as np
     >>> op = SolarizeOperator(SolarizeOperatorConfig())
     >>> op({"image": np.uint8([[[127, 128, 255]]])})["image"].tolist()
