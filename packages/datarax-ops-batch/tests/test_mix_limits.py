@@ -14,6 +14,7 @@ from datarax.operators._mix.box import place_clipped, place_inside, share
 from datarax.operators.batch_mix_operator import (
     BatchMixOperator,
     BatchMixOperatorConfig,
+    FMix,
     RegionSampler,
     ResizeMix,
 )
@@ -236,3 +237,27 @@ def test_double_precision_is_kept(mode):
         np.testing.assert_array_equal(op.replay(batch, info)["label"], out["label"])
         single = Batch.from_arrays({"image": np.float32(image), "label": np.float32(label)})
         assert make_op(mode=mode)(single).states["mix_info"]["lam"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "both", "mix_group_size": 2}, {"sampler": FMix()}, {"sampler": ResizeMix()}],
+    ids=["boxes", "masks", "resized"],
+)
+def test_mixing_works_where_rank_promotion_is_forbidden(options):
+    """What a caller forbids to its own arithmetic does not reach ours; nothing is computed here."""
+    op, batch = make_op(**options), make_batch()
+    with jax.numpy_rank_promotion("raise"):
+        out = jax.eval_shape(lambda batch, key: op(batch, key=key), batch, jax.random.key(0))
+        replayed = jax.eval_shape(op.replay, batch, out.states["mix_info"])
+    assert replayed["image"].shape == out["image"].shape == (4, 8, 6, 1)
+
+
+def test_mixing_works_without_jit():
+    """With jax.disable_jit, arrays of the host come as they are."""
+    batch = make_batch(2, size=(2, 2, 1))
+    op = make_op(mode="mixup")
+    expected = op(batch, key=jax.random.key(1))
+    with jax.disable_jit():
+        out = op(batch, key=jax.random.key(1))
+    np.testing.assert_array_equal(out["image"], expected["image"])

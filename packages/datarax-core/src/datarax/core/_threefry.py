@@ -48,7 +48,7 @@ def random_words(keys: Key[Array, "*keys"], shape: tuple[int, ...]) -> UInt32[Ar
     if not _is_threefry(keys):
         bits = partial(jax.random.bits, shape=shape, dtype=jnp.uint32)
         return _mapped(bits, keys.ndim)(keys)
-    counter = lax.iota(jnp.uint32, math.prod(shape))
+    counter = lax.iota(jnp.uint32, math.prod(shape)).reshape((1,) * keys.ndim + (-1,))
     high, low = _threefry2x32(keys[..., None], jnp.zeros_like(counter), counter)
     # high ^ low as a reduction, because XLA computes one once: what it thinks cheap it computes
     # again in every kernel that reads it, so for every pixel of the row that a word is for.

@@ -53,7 +53,7 @@ def take_partners(
 
 
 def _take(rows: Array, numbers: Array) -> Array:
-    return rows.at[numbers].get(mode="promise_in_bounds")
+    return jnp.asarray(rows).at[numbers].get(mode="promise_in_bounds")
 
 
 def mix_image(

@@ -77,9 +77,8 @@ def clipped_box(
 ) -> Int32[Array, "*shape bounds"]:
     """The part of a box that is in the image: none, at its start, where it stops before."""
     dims = len(sizes)
-    start, stop = (
-        jnp.clip(part, 0, jnp.int32(sizes)) for part in (box[..., :dims], box[..., dims:])
-    )
+    limits = jnp.broadcast_to(jnp.int32(sizes), box[..., :dims].shape)
+    start, stop = (jnp.clip(part, 0, limits) for part in (box[..., :dims], box[..., dims:]))
     return jnp.concatenate([start, jnp.maximum(start, stop)], axis=-1)
 
 

@@ -107,7 +107,10 @@ def _region_name(drawn: Exact[tuple[RegionSampler, tuple[int, ...]]]) -> str:
     sampler, sizes = drawn.value
     words = jax.ShapeDtypeStruct((1, sampler.word_count(sizes)), jnp.uint32)
     lam = jax.ShapeDtypeStruct((1,), jnp.float32)
-    region = jax.eval_shape(lambda words, lam: drawn_region(sampler, words, lam, sizes), words, lam)
+    with jax.numpy_rank_promotion("allow"):
+        region = jax.eval_shape(
+            lambda words, lam: drawn_region(sampler, words, lam, sizes), words, lam
+        )
     return "mask" if region.dtype == jnp.bool_ else "box"
 
 

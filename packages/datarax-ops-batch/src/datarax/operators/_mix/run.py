@@ -138,7 +138,9 @@ def plan(
 ) -> MixPlan:
     """Draws the plan of a batch."""
     groups = in_groups(valid, setup.value.layout.group)
-    drawn = draw_plan(keys, groups, setup.value.recipe, prob, enabled, alpha)
+    # Broadcast on purpose, where a caller forbids that to its own arithmetic.
+    with jax.numpy_rank_promotion("allow"):
+        drawn = draw_plan(keys, groups, setup.value.recipe, prob, enabled, alpha)
     return jax.tree.map(lambda leaf: leaf[: valid.shape[0]], drawn)
 
 
@@ -170,7 +172,8 @@ def _mix(
     setup: Exact[Setup],
     enabled: Bool[Array, ""],
 ) -> dict[str, Array]:
-    return _mixed(data, valid, plan, setup.value, enabled)
+    with jax.numpy_rank_promotion("allow"):
+        return _mixed(data, valid, plan, setup.value, enabled)
 
 
 def _mixed(
