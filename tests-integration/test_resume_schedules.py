@@ -1,0 +1,117 @@
+"""Random schedules of kill and resume, on any number of hosts and devices, give the same stream.
+
+Ten by default; as many as the environment variable SCHEDULES says: 200 with `nox -s resume`.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import resume_host
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+SCHEDULES = int(os.environ.get("SCHEDULES", "10"))
+FEW = SCHEDULES <= 10
+# Of each wave, the numbers of hosts that its jobs have. The last leg of all runs in this process.
+WAVES = ((2,),) if FEW else ((1, 2, 4), (1, 2, 4), (2, 4))
+
+
+def digest(rows):
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def random_leg(draw, hosts, state):
+    """For a while, with options that must make no difference."""
+    # Few kinds of batches, each of which is compiled.
+    devices = draw.choice([2, 8] if FEW else [count for count in (1, 2, 4, 8) if count >= hosts])
+    times = 1 if FEW else draw.randint(1, max(1, 8 // devices))
+    return {
+        "state": state,
+        "batches": draw.randint(1, 4),
+        "devices": devices,
+        "options": {
+            # Groups of two stay on one device.
+            "batch_size": 2 * devices * times,
+            "prefetch": draw.choice([0, 2]),
+            "num_threads": draw.choice([0, 3]),
+        },
+    }
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run_job(path, hosts, legs):
+    """All legs in processes that kill themselves; the rows and the state of each leg."""
+    address = f"127.0.0.1:{free_port()}"
+    quick = bool(jax.config.read("jax_disable_most_optimizations"))
+    job = {"hosts": hosts, "address": address, "legs": legs, "quick": quick}
+    path.write_text(json.dumps(job))
+    script = str(Path(resume_host.__file__))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, str(path), str(process)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(hosts)
+    ]
+    try:
+        errors = [process.communicate(timeout=500)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    codes = [process.returncode for process in processes]
+    assert codes == [-signal.SIGKILL] * hosts, errors
+    found = [json.loads(Path(f"{path}.{process}").read_text()) for process in range(hosts)]
+    return [merged(leg) for leg in zip(*found, strict=True)]
+
+
+def merged(parts):
+    """The rows of all hosts in the order of the whole batches, and the state that all have."""
+    steps = {len(part["rows"]) for part in parts}
+    assert len(steps) == 1, "hosts took different numbers of steps"
+    assert all(part["state"] == parts[0]["state"] for part in parts)
+    rows = []
+    for step in zip(*(part["rows"] for part in parts), strict=True):
+        # Rows that are on devices of several hosts come once.
+        rows += [text for _, text in sorted({tuple(row) for part in step for row in part})]
+    return rows, parts[0]["state"]
+
+
+def test_killed_runs_go_on_with_the_same_stream(tmp_path):
+    """Order, host work, draws and mixing are those of one process that is never killed."""
+    whole, _ = resume_host.leg(
+        {"state": None, "batches": 10**6, "options": {"batch_size": 6}}, None
+    )
+    expected = [text for batch in whole for _, text in batch]
+    assert len(expected) == len(set(expected)) == resume_host.RECORDS * resume_host.EPOCHS
+    seed = random.SystemRandom().randrange(2**32)
+    draw = random.Random(seed)
+    streams, states = {}, {}
+    for number, counts in enumerate(WAVES):
+        hosts_of = {schedule: draw.choice(counts) for schedule in range(SCHEDULES)}
+        for hosts in counts:
+            mine = [schedule for schedule, count in hosts_of.items() if count == hosts]
+            legs = [random_leg(draw, hosts, states.get(schedule)) for schedule in mine]
+            done = run_job(tmp_path / f"job_{number}_{hosts}", hosts, legs)
+            for schedule, (rows, state) in zip(mine, done, strict=True):
+                streams[schedule] = streams.get(schedule, []) + rows
+                states[schedule] = state
+    for schedule in range(SCHEDULES):
+        last = random_leg(draw, 1, states[schedule]) | {"batches": 10**6}
+        rows, _ = resume_host.leg(last, jax.devices()[: last["devices"]])
+        streams[schedule] += [text for batch in rows for _, text in batch]
+        assert digest(streams[schedule]) == digest(expected), (seed, schedule, last)
