@@ -60,6 +60,7 @@ ONCE = (
     "tests-integration/test_foreign_sources.py",
     "tests-integration/test_notebook.py",
     "tests-integration/test_patch_dropout_vit.py",
+    "tests-integration/test_resume_schedules.py",
     "tests-integration/test_tutorial.py",
 )
 # What `lowest` runs of the packages' own tests: where most of JAX, Flax and Orbax is called. The
@@ -444,6 +445,14 @@ def tagged(session: nox.Session) -> None:
         shutil.copy(path, folder)
     session.run("twine", "check", "--strict", *map(str, folder.iterdir()))
     session.notify(f"unit({dist})", posargs=[])
+
+
+@nox.session(default=False, requires=["build"])
+def resume(session: nox.Session) -> None:
+    """Two hundred random schedules of kill and resume over 1, 2 and 4 processes."""
+    install(session, list(PROJECTS), "test", *group("integration"))
+    env = COMPILED_BEFORE | {"SCHEDULES": "200"}
+    session.run("pytest", "tests-integration/test_resume_schedules.py", env=NO_SOURCE_TREE | env)
 
 
 # What others depend on comes first, so that `nox -s release -- minor` releases all packages.

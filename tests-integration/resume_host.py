@@ -119,7 +119,9 @@ def chosen(devices: list[Any], count: int, hosts: int) -> list[Any]:
 def main(job_file: str, process: int) -> None:
     job = json.loads(Path(job_file).read_text())
     hosts = job["hosts"]
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES // hosts}"
+    # The last one holds; what else the test has must hold here too, for equal arithmetic.
+    count = f"--xla_force_host_platform_device_count={DEVICES // hosts}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}"
     import jax
 
     # What floating point gives depends on how it is compiled.
