@@ -12,7 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RECORDS, EPOCHS, DEVICES = 37, 3, 8
+RECORDS, EPOCHS, DEVICES = 23, 2, 8
+
+
+def jittered(record: Any, generator: Any) -> Any:
+    return {**record, "jitter": generator.integers(0, 2**16, dtype="int32")}
+
+
+def noisy(element: Any, key: Any) -> Any:
+    import jax
+
+    return element.update_data({"noise": jax.random.bits(key, (3,))})
 
 
 def pipeline(*, batch_size: int, devices: Any = None, **options: Any) -> Any:
@@ -31,12 +41,6 @@ def pipeline(*, batch_size: int, devices: Any = None, **options: Any) -> Any:
     from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
     from datarax.pipeline import Pipeline
     from datarax.sources import MemorySource, MemorySourceConfig
-
-    def jittered(record: Any, generator: np.random.Generator) -> Any:
-        return {**record, "jitter": generator.integers(0, 2**16, dtype=np.int32)}
-
-    def noisy(element: Any, key: Any) -> Any:
-        return element.update_data({"noise": jax.random.bits(key, (3,))})
 
     generator = np.random.default_rng(0)
     data = {

@@ -31,11 +31,12 @@ def digest(rows):
 def random_leg(draw, hosts, state):
     """For a while, with options that must make no difference."""
     # Few kinds of batches, each of which is compiled.
-    devices = draw.choice([2, 8] if FEW else [count for count in (1, 2, 4, 8) if count >= hosts])
+    few = [2, 8] if hosts > 1 else [8]
+    devices = draw.choice(few if FEW else [count for count in (1, 2, 4, 8) if count >= hosts])
     times = 1 if FEW else draw.randint(1, max(1, 8 // devices))
     return {
         "state": state,
-        "batches": draw.randint(1, 4),
+        "batches": draw.randint(1, 3),
         "devices": devices,
         "options": {
             # Groups of two stay on one device.
