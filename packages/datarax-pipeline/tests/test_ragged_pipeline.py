@@ -203,7 +203,8 @@ def test_a_collate_function_is_the_default_batchers():
 
 
 def test_the_number_of_batches_is_unknown():
-    """It depends on the records' lengths."""
+    """It depends on the records' lengths; the pipeline is shown without it."""
+    assert "epochs=1" in repr(pipeline(bucket()))
     with pytest.raises(TypeError, match="the lengths of records decide"):
         len(pipeline(bucket()))
 

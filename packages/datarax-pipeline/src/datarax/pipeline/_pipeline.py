@@ -184,9 +184,13 @@ class Pipeline:
 
     def __repr__(self) -> str:
         stages = ", ".join(stage._label() for stage in self.stages)
+        try:
+            batches = f"batches={len(self)}"
+        except TypeError:
+            batches = f"epochs={self.epochs}"
         return (
             f"Pipeline(source={self.source._label()}, stages=[{stages}], "
-            f"batch_size={self.batch_size}, batches={len(self)}, epoch={self.epoch})"
+            f"batch_size={self.batch_size}, {batches}, epoch={self.epoch})"
         )
 
     def _repr_html_(self) -> str:
@@ -266,6 +270,7 @@ class Pipeline:
     def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
         new = copy.copy(self)
         memo[id(self)] = new
+        new._losses = copy.deepcopy(self._losses, memo)
         # The records, and where they come from, are shared.
         new.source, new.batcher = self.source.clone(), copy.deepcopy(self.batcher, memo)
         if self._work is not None:

@@ -168,7 +168,6 @@ def on_explicit_axes(records: Batch | None, batch_size: int) -> Placement | None
 
 def _explicit(leaf: Any) -> NamedSharding | None:
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
-    is_explicit = isinstance(sharding, NamedSharding) and (
-        AxisType.Explicit in sharding.mesh.axis_types
-    )
-    return sharding if is_explicit else None
+    if isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types:
+        return sharding
+    return None
