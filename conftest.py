@@ -22,7 +22,7 @@ def as_before(namespace):
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["*.md"],
-    excludes=["CONTRIBUTING.md"],
+    excludes=["CONTRIBUTING.md", "docs/notebooks/*"],
     setup=as_a_user,
     teardown=as_before,
 ).pytest()

@@ -107,6 +107,8 @@ COMPILED_BEFORE = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 NO_SOURCE_TREE = {"PYTHONPATH": None}
+# The examples that are pages of the manual too, with what they showed.
+NOTEBOOKS = ("mixup_cutmix_tutorial", "patch_dropout_vit", "learned_mixing")
 # The schema of each kind of file that a code host reads.
 HOSTED = {
     "vendor.citation-file-format": "CITATION.cff",
@@ -361,6 +363,14 @@ def demo(session: nox.Session) -> None:
     session.log(f"the figures are in {figures}:")
     for figure in sorted(figures.glob("*.png")):
         session.log(f"  {figure.name}")
+
+
+@nox.session(default=False, requires=["build"])
+def notebooks(session: nox.Session) -> None:
+    """The examples, run as notebooks, as pages of the manual; takes some minutes."""
+    install(session, list(PROJECTS), "progress", *group("integration"))
+    examples = [f"examples/{name}.py" for name in NOTEBOOKS]
+    session.run("python", "tools/notebooks.py", *examples, env=NO_SOURCE_TREE)
 
 
 @contextmanager
