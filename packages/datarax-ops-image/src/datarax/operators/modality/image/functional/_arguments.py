@@ -49,9 +49,9 @@ def checked_method(method: str) -> str:
 
 
 def known(value: Any) -> np.ndarray | None:
-    """The value of an argument as a NumPy array, or None if it is traced."""
-    leaves = jax.tree.leaves(value)
-    return None if any(isinstance(leaf, Tracer) for leaf in leaves) else np.asarray(value)
+    """The value of an argument as a NumPy array, or None if a part of it is traced."""
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
+    return None if is_traced else np.asarray(value)
 
 
 def integers(value: ArrayLike | Sequence[ArrayLike], count: int, name: str, form: str) -> Array:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
 from datarax.operators.modality.image.functional import _fixed
@@ -81,9 +80,13 @@ def floating_centres(row: Float[Array, "3"], size: tuple[int, int]) -> Array:
     return (row[0] * y + row[2])[:, None] + row[1] * x
 
 
+@jax.custom_jvp
 def with_gradient(value: Array, formula: Array) -> Array:
     """The value, with the derivative of the formula."""
-    return value + (formula - lax.stop_gradient(formula))
+    return value
+
+
+with_gradient.defjvp(lambda primals, tangents: (primals[0], tangents[1]))
 
 
 def nearest(

@@ -45,7 +45,7 @@ def crop(
             f"{image.shape[:2]}, or pad the image first"
         )
     start = integers(origin, 2, "origin", "(y, x)")
-    told = known(start)
+    told = known(origin)
     if told is not None and not all(0 <= told[axis] <= room[axis] for axis in (0, 1)):
         raise ValueError(
             f"origin {tuple(told.tolist())} of a crop of {size} must lie in (0, 0) to {room} for "

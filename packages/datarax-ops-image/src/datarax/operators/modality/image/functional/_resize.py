@@ -129,7 +129,7 @@ def windowed(
     flips: tuple[ArrayLike, ArrayLike],
 ) -> Array:
     """`resized_crop` with vertical and horizontal flips; "nearest" takes arrays of any dtype."""
-    edges = _within(integers(box, 4, "box", "(y0, x0, y1, x1)"), image.shape)
+    edges = _within(box, image.shape)
     flips = tuple(jnp.asarray(flip, bool) for flip in flips)
     lengths = image.shape[:2]
     if method == "nearest":
@@ -147,8 +147,9 @@ def _weight_dtype(image: Array) -> np.dtype:
     return np.dtype(np.int32 if image.dtype == jnp.uint8 else computing(image.dtype))
 
 
-def _within(box: Array, shape: tuple[int, ...]) -> Array:
+def _within(box: ArrayLike | Sequence[ArrayLike], shape: tuple[int, ...]) -> Array:
     """The box, refused if it is known and not in the image, else cut to it."""
+    edges = integers(box, 4, "box", "(y0, x0, y1, x1)")
     sides = np.array(shape[:2], np.int32)
     told = known(box)
     if told is not None and not (
@@ -158,8 +159,8 @@ def _within(box: Array, shape: tuple[int, ...]) -> Array:
             f"box {tuple(told.tolist())} must have 0 <= y0 < y1 <= {shape[0]} and 0 <= x0 < x1 <= "
             f"{shape[1]} for an image of shape {shape}; cut it to the image"
         )
-    start = jnp.clip(box[:2], 0, sides - 1)
-    return jnp.concatenate([start, jnp.clip(box[2:], start + 1, sides)])
+    start = jnp.clip(edges[:2], 0, sides - 1)
+    return jnp.concatenate([start, jnp.clip(edges[2:], start + 1, sides)])
 
 
 @jax.jit
