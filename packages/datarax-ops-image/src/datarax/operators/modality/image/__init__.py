@@ -18,11 +18,23 @@ from datarax.operators.modality.image._image_operator import (
 )
 from datarax.operators.modality.image._number import Number as Number
 from datarax.operators.modality.image._number import number as number
+from datarax.operators.modality.image._operations import (
+    Operation as Operation,
+)
+from datarax.operators.modality.image._operations import (
+    Warp as Warp,
+)
 from datarax.operators.modality.image.affine_operator import (
     AffineOperator as AffineOperator,
 )
 from datarax.operators.modality.image.affine_operator import (
     AffineOperatorConfig as AffineOperatorConfig,
+)
+from datarax.operators.modality.image.auto_augment_operator import (
+    AutoAugmentOperator as AutoAugmentOperator,
+)
+from datarax.operators.modality.image.auto_augment_operator import (
+    AutoAugmentOperatorConfig as AutoAugmentOperatorConfig,
 )
 from datarax.operators.modality.image.auto_contrast_operator import (
     AutoContrastOperator as AutoContrastOperator,
@@ -126,6 +138,12 @@ from datarax.operators.modality.image.posterize_operator import (
 from datarax.operators.modality.image.posterize_operator import (
     PosterizeOperatorConfig as PosterizeOperatorConfig,
 )
+from datarax.operators.modality.image.rand_augment_operator import (
+    RandAugmentOperator as RandAugmentOperator,
+)
+from datarax.operators.modality.image.rand_augment_operator import (
+    RandAugmentOperatorConfig as RandAugmentOperatorConfig,
+)
 from datarax.operators.modality.image.resize_operator import (
     ResizeOperator as ResizeOperator,
 )
@@ -173,4 +191,10 @@ from datarax.operators.modality.image.spectrogram_mask_operator import (
 )
 from datarax.operators.modality.image.spectrogram_mask_operator import (
     SpectrogramMaskOperatorConfig as SpectrogramMaskOperatorConfig,
+)
+from datarax.operators.modality.image.trivial_augment_operator import (
+    TrivialAugmentOperator as TrivialAugmentOperator,
+)
+from datarax.operators.modality.image.trivial_augment_operator import (
+    TrivialAugmentOperatorConfig as TrivialAugmentOperatorConfig,
 )

@@ -1,0 +1,89 @@
+"""`TrivialAugmentOperator`: one operation for each record, at a magnitude of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, UInt32
+
+from datarax.operators.modality.image import _policy_draws as draws
+from datarax.operators.modality.image._operations import Operation
+from datarax.operators.modality.image._policy_operator import PolicyOperator, PolicyOperatorConfig
+from datarax.operators.modality.image._policy_tables import (
+    TRIVIAL_AUGMENT,
+    checked_operations,
+    operations_in,
+)
+
+LARGEST = 30  # magnitudes are whole numbers up to this one
+
+
+@dataclass(frozen=True)
+class TrivialAugmentOperatorConfig(PolicyOperatorConfig):
+    """Configuration of `TrivialAugmentOperator`.
+
+    Args:
+      operations: "wide" for the table of TrivialAugmentWide, or a tuple of its names and of
+        `Operation`s of your own.
+      prob, method, fill, info_key and the others: see `PolicyOperatorConfig`.
+
+    Raises:
+      TypeError: if an option has the wrong type.
+      ValueError: if `operations` has a name that there is not, or none.
+
+    >>> TrivialAugmentOperatorConfig(fill=128).operations
+    'wide'
+    """
+
+    operations: str | tuple[str | Operation, ...] = field(default="wide", kw_only=True)
+
+    def check(self) -> None:
+        super().check()
+        operations = checked_operations(self.label("operations"), self.operations, TRIVIAL_AUGMENT)
+        object.__setattr__(self, "operations", operations)
+
+    def largest(self) -> float:
+        return LARGEST
+
+    def table(self) -> tuple[Operation, ...]:
+        return operations_in(self.operations, TRIVIAL_AUGMENT)
+
+
+class TrivialAugmentOperator(PolicyOperator[TrivialAugmentOperatorConfig]):
+    """Sends each record through one operation, both it and its magnitude drawn for this record.
+
+    Masks, boxes and keypoints follow the operations that move pixels.
+
+    Args:
+      config: which operations.
+      rngs: streams to derive its own from.
+      name: what to call it in messages.
+
+    References:
+      Müller and Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data augmentation", 2021,
+      https://arxiv.org/abs/2103.10158
+
+    >>> import numpy as np
+    >>> from flax import nnx
+    >>> config = TrivialAugmentOperatorConfig(operations=("Identity", "Posterize"))
+    >>> augment = TrivialAugmentOperator(config, rngs=nnx.Rngs(0))
+    >>> augment({"image": np.full((8, 4, 4, 3), 255, np.uint8)})["image"].shape
+    (8, 4, 4, 3)
+    """
+
+    config_class = TrivialAugmentOperatorConfig
+
+    def words(self) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(("operation", "layer", "magnitude", "direction"), (1,))
+
+    def draw(
+        self, words: dict[str, UInt32[Array, "rows ..."]], shape: tuple[int, ...]
+    ) -> dict[str, Any]:
+        operation = draws.numbers(words["operation"], len(self.config.table()))
+        magnitude = draws.numbers(words["magnitude"], LARGEST + 1).astype(jnp.float32)
+        return {
+            "operation": draws.kept(words["layer"], operation, self.prob.get_value()),
+            "magnitude": draws.either_way(words["direction"], magnitude),
+        }
