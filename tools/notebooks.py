@@ -8,6 +8,7 @@ with that of the examples.
 from __future__ import annotations
 
 import base64
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,11 @@ def executed(example: Path) -> Any:
     return notebook
 
 
+def without_folder(text: str) -> str:
+    """The text without the temporary folder that the notebook ran in."""
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "./", text)
+
+
 def page(name: str, notebook: Any, images: Path) -> str:
     """The text of a page; pictures are written on the way.
 
@@ -62,7 +68,7 @@ def page(name: str, notebook: Any, images: Path) -> str:
                 file = images / f"notebook-{name}-{number}.png"
                 file.write_bytes(base64.b64decode(picture))
                 parts.append(f"![What the cell above draws](../images/{file.name})")
-        text = "".join(shown(cell.outputs)).strip("\n")
+        text = without_folder("".join(shown(cell.outputs))).strip("\n")
         if text:
             parts.append(f"```text\n{text}\n```")
     return "\n\n".join(parts) + "\n"

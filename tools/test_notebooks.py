@@ -1,6 +1,7 @@
 """A run notebook becomes a page: prose, code, what was printed, and pictures as files."""
 
 import base64
+import tempfile
 from types import SimpleNamespace
 
 from notebooks import LONGEST_OUTPUT, page
@@ -36,12 +37,14 @@ def test_a_page_has_code_with_what_it_printed_and_drew(tmp_path):
         markdown("## Part"),
         code("batch", value),
         code("x = 1"),
+        code("print(path)", printed(f"{tempfile.gettempdir()}/tmp_1/figures\n")),
     ]
     text = page("demo", SimpleNamespace(cells=cells), tmp_path)
     assert text.startswith("# Title\n\n```{note}\nMade of `examples/demo.py`")
     assert "```python\ndraw()\n```\n\n![What the cell above draws](../images/" in text
     assert "```text\ndrawn\n```\n\n## Part" in text
-    assert text.endswith("```text\nBatch(4 rows)\n```\n\n```python\nx = 1\n```\n")
+    assert "```text\nBatch(4 rows)\n```\n\n```python\nx = 1\n```\n" in text
+    assert text.endswith("```text\n./figures\n```\n")
     assert "50 %" not in text
     assert (tmp_path / "notebook-demo-1.png").read_bytes() == b"png"
 
