@@ -6,17 +6,23 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 # A project of its own, with its own settings: `nox -s downstream` tests it.
 collect_ignore = ["tests-integration/downstream"]
+SETTINGS = {"jax_numpy_dtype_promotion": "standard", "jax_disable_most_optimizations": True}
 
 
 def as_a_user(namespace):
-    """Documents run with JAX's own settings, not with the strict ones of the tests."""
-    namespace["_promotion"] = jax.config.jax_numpy_dtype_promotion
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    """Documents run with JAX's own settings, not with the strict ones of the tests.
+
+    Only that little is optimised, because most of the time goes into compiling.
+    """
+    namespace["_settings"] = {name: getattr(jax.config, name) for name in SETTINGS}
+    for name, value in SETTINGS.items():
+        jax.config.update(name, value)
 
 
 def as_before(namespace):
     """The tests that follow a document are strict again."""
-    jax.config.update("jax_numpy_dtype_promotion", namespace["_promotion"])
+    for name, value in namespace["_settings"].items():
+        jax.config.update(name, value)
 
 
 pytest_collect_file = Sybil(
