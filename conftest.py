@@ -6,7 +6,6 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 # A project of its own, with its own settings: `nox -s downstream` tests it.
 collect_ignore = ["tests-integration/downstream"]
-SETTINGS = {"jax_numpy_dtype_promotion": "standard", "jax_disable_most_optimizations": True}
 
 
 def as_a_user(namespace):
@@ -14,9 +13,12 @@ def as_a_user(namespace):
 
     Only that little is optimised, because most of the time goes into compiling.
     """
-    namespace["_settings"] = {name: getattr(jax.config, name) for name in SETTINGS}
-    for name, value in SETTINGS.items():
-        jax.config.update(name, value)
+    namespace["_settings"] = {
+        "jax_numpy_dtype_promotion": jax.config.jax_numpy_dtype_promotion,
+        "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations"),
+    }
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def as_before(namespace):
