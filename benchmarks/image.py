@@ -558,6 +558,101 @@ def crop_case(crops: Crops) -> Case:
     return image_case(crops.name, crops.rows, prepared, 8)
 
 
+RECIPE = Crops(32, 375, 500, "bicubic")
+
+
+def ours_recipe() -> Call:
+    """DeiT's operators and timm's mixing in one compiled function of plain fields."""
+    import jax
+    from flax import nnx
+
+    from datarax.operators import CompositeOperatorConfig, CompositeOperatorModule
+    from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
+    from datarax.operators.modality import image as operators
+    from datarax.operators.modality.image.patch_dropout_operator import (
+        PatchDropoutOperator,
+        PatchDropoutOperatorConfig,
+    )
+
+    rngs = nnx.Rngs(0)
+    crop = operators.ResizedCropOperatorConfig(size=SIDE, method="bicubic", flip=0.5)
+    normalize = operators.NormalizeOperatorConfig(mean=MEAN, std=STD, dtype="bfloat16")
+    erase = PatchDropoutOperatorConfig(
+        field_key="image",
+        stochastic=True,
+        prob=0.25,
+        num_patches=1,
+        patch_area=(0.02, 1 / 3),
+        aspect_ratio=(0.3, 1 / 0.3),
+        fill="noise",
+        fill_range=(-2.0, 2.0),
+    )
+    mix = BatchMixOperatorConfig(
+        mode="both",
+        alpha=0.8,
+        cutmix_alpha=1.0,
+        num_classes=1000,
+        label_smoothing=0.1,
+        data_field="image",
+        label_field="label",
+    )
+    members = [
+        operators.ResizedCropOperator(crop, rngs=rngs),
+        rand_augment(RECIPE.rows, 0.5, method="bicubic"),
+        operators.NormalizeOperator(normalize),
+        PatchDropoutOperator(erase, rngs=rngs),
+    ]
+    augment = CompositeOperatorModule(CompositeOperatorConfig(), operators=members)
+    blend = BatchMixOperator(mix, rngs=rngs)
+
+    @jax.jit
+    def recipe(fields, key):
+        first, second = jax.random.split(key)
+        return blend(augment(fields, key=first), key=second)
+
+    images = jax.device_put(photographs(RECIPE.rows, RECIPE.height, RECIPE.width))
+    labels = np.arange(RECIPE.rows, dtype=np.int32)
+    keys = iter(range(10**9))
+
+    def call() -> None:
+        fields = {"image": images, "label": labels}
+        jax.block_until_ready(recipe(fields, jax.random.key(next(keys))))
+
+    return call
+
+
+def timm_recipe() -> Call:
+    """Timm's transforms image by image, stacked, mixed, and cast to bfloat16."""
+    import torch
+    from timm.data import Mixup, create_transform
+
+    transform = create_transform(
+        SIDE,
+        is_training=True,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        interpolation="bicubic",
+        re_prob=0.25,
+        re_mode="pixel",
+        re_count=1,
+    )
+    mix = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=1000)
+    labels = torch.arange(RECIPE.rows)
+    images = pillow_images(photographs(RECIPE.rows, RECIPE.height, RECIPE.width))
+
+    def call() -> None:
+        batch = torch.stack([transform(image) for image in images])
+        mixed, _ = mix(batch, labels)
+        mixed.to(torch.bfloat16)
+
+    return call
+
+
+def recipe_case() -> Case:
+    name = f"DeiT recipe, {RECIPE.rows} x {RECIPE.height} x {RECIPE.width} -> {SIDE} px, bfloat16"
+    contenders = {"ours": ours_recipe, "timm, image by image": timm_recipe}
+    return image_case(name, RECIPE.rows, contenders, 8)
+
+
 CASES = (
     *(function_case(function, rows) for function in FUNCTIONS for rows in (32, 128)),
     *(rand_augment_case(rows, prob) for rows in (32, 128) for prob in (0.5, 1.0)),
@@ -566,6 +661,7 @@ CASES = (
         for size in ((256, 256), (375, 500))
         for method in ("bilinear", "bicubic")
     ),
+    recipe_case(),
 )
 
 if __name__ == "__main__":
