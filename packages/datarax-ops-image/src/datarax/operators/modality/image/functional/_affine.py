@@ -12,14 +12,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image.functional import _coordinates, _interpolate
-from datarax.operators.modality.image.functional._arguments import checked_method, fill_value
+from datarax.operators.modality.image.functional._arguments import (
+    Method,
+    checked_method,
+    fill_value,
+    sides,
+)
 from datarax.operators.modality.image.functional._backends import record_by_record
 from datarax.operators.modality.image.functional._coordinates import Matrix
 from datarax.operators.modality.image.functional._dtypes import checked, computing
 from datarax.operators.modality.image.functional._exact import stored
 from datarax.operators.modality.image.functional._fixed import HALF, Fixed, at
 from datarax.operators.modality.image.functional._interpolate import Place, fetched
-from datarax.operators.modality.image.functional._resize import Method
 
 
 def affine(
@@ -59,7 +63,7 @@ def affine(
       "Image numerics 1"; Pillow 12.2, `Image.transform`.
     """
     image, method = checked(image), checked_method(method)
-    return sampled(image, matrix_of(matrix), image.shape[:2], method, fill_value(fill, image))
+    return sampled(image, matrix_of(matrix), sides(image), method, fill_value(fill, image))
 
 
 def rotate(
@@ -92,8 +96,8 @@ def rotate(
       "Image numerics 1"; Pillow 12.2, `Image.rotate`.
     """
     image, method = checked(image), checked_method(method)
-    matrix = rotation_of(degrees, image.shape[:2])
-    return sampled(image, matrix, image.shape[:2], method, fill_value(fill, image))
+    matrix = rotation_of(degrees, sides(image))
+    return sampled(image, matrix, sides(image), method, fill_value(fill, image))
 
 
 def matrix_of(matrix: ArrayLike | Sequence[Sequence[ArrayLike]] | Matrix) -> Matrix:
@@ -147,8 +151,8 @@ def sampled(image: Array, matrix: Matrix, size: tuple[int, int], method: str, fi
 
 
 def _nearest(image: Array, exact: Fixed, fill: Array, size: tuple[int, int]) -> Array:
-    y, x, inside = _coordinates.nearest(exact, size, image.shape[:2])
-    height, width = image.shape[:2]
+    y, x, inside = _coordinates.nearest(exact, size, sides(image))
+    height, width = sides(image)
     pixels = fetched(image, jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1))
     return jnp.where(_over_channels(inside, image), pixels, fill)
 
@@ -158,7 +162,7 @@ def _over_channels(values: Array, image: Array) -> Array:
 
 
 def _inside(y: Fixed, x: Fixed, image: Array) -> Array:
-    height, width = image.shape[:2]
+    height, width = sides(image)
     return (y.whole >= 0) & (y.whole < height) & (x.whole >= 0) & (x.whole < width)
 
 
@@ -218,7 +222,7 @@ def _floats(image: Array, matrix: Matrix, size: tuple[int, int], taps: int, fill
         values = _interpolate.cubic_floats(
             [_interpolate.cubic_floats(line, dx) for line in near], dy
         )
-    inside = _over_channels(_inside(*exact, image), image)
+    inside = _over_channels(_inside(exact[0], exact[1], image), image)
     return stored(jnp.where(inside, values, fill.astype(dtype)), image.dtype)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-METHODS = ("nearest", "bilinear", "bicubic")
+Method = Literal["nearest", "bilinear", "bicubic"]
+
+METHODS: tuple[Method, ...] = ("nearest", "bilinear", "bicubic")
 
 
 def checked_size(size: Sequence[int], name: str = "size") -> tuple[int, int]:
@@ -37,15 +39,21 @@ def checked_size(size: Sequence[int], name: str = "size") -> tuple[int, int]:
     return height, width
 
 
-def checked_method(method: str) -> str:
+def checked_method(method: str) -> Method:
     """One of the methods of interpolation.
 
     Raises:
       ValueError: if there is no such method.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    return method
+    for known_method in METHODS:
+        if method == known_method:
+            return known_method
+    raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+
+
+def sides(pixels: Array) -> tuple[int, int]:
+    """Height and width."""
+    return pixels.shape[0], pixels.shape[1]
 
 
 def known(value: Any) -> np.ndarray | None:

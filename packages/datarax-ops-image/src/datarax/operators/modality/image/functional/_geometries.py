@@ -9,17 +9,19 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from datarax.operators.modality.image.functional import _affine
-from datarax.operators.modality.image.functional._arguments import fill_value
+from datarax.operators.modality.image.functional._arguments import Method, fill_value
 from datarax.operators.modality.image.functional._coordinates import Matrix
 from datarax.operators.modality.image.functional._exact import product
 from datarax.operators.modality.image.functional._moves import flipped, padded, part
-from datarax.operators.modality.image.functional._resize import Method, windowed
+from datarax.operators.modality.image.functional._resize import windowed
 
 STATIC = {"static": True}
+Numbers: TypeAlias = Array | np.ndarray | Sequence[ArrayLike]
 PadMode = Literal["constant", "edge", "reflect", "symmetric"]
 
 
@@ -29,6 +31,7 @@ class Crop:
     """A part of the image, or of the image with a margin, pixel by pixel; it may be mirrored.
 
     >>> import jax.numpy as jnp
+    import numpy as np
     >>> Crop(origin=(1, -1), size=(2, 3), margin=(0, 1, 0, 0)).mask(
     ...     jnp.arange(12).reshape(3, 4) + 1
     ... )
@@ -44,7 +47,7 @@ class Crop:
       margin_mode: what is there, as in `pad`.
     """
 
-    origin: ArrayLike | Sequence[ArrayLike] | None = None
+    origin: Numbers | None = None
     size: tuple[int, int] = field(metadata=STATIC)
     flip_vertical: ArrayLike = False
     flip_horizontal: ArrayLike = False
@@ -86,6 +89,7 @@ class Window:
     """A box of the image, resized to a canvas; it may be mirrored.
 
     >>> import jax.numpy as jnp
+    import numpy as np
     >>> Window(box=(0, 1, 1, 3), size=(2, 4)).mask(jnp.arange(6).reshape(2, 3))
     Array([[1, 1, 2, 2],
            [1, 1, 2, 2]], dtype=int32)
@@ -98,7 +102,7 @@ class Window:
       antialias: static, as in `resize`.
     """
 
-    box: ArrayLike | Sequence[ArrayLike]
+    box: Numbers
     size: tuple[int, int] = field(metadata=STATIC)
     flip_vertical: ArrayLike = False
     flip_horizontal: ArrayLike = False
@@ -121,7 +125,7 @@ class Window:
 
     def _resized(self, pixels: Array, method: str) -> Array:
         flips = self.flip_vertical, self.flip_horizontal
-        return windowed(pixels, self.box, tuple(self.size), method, self.antialias, flips)
+        return windowed(pixels, self.box, self.size, method, self.antialias, flips)
 
 
 @jax.tree_util.register_dataclass
@@ -130,6 +134,7 @@ class Affine:
     """Any affine map: turned, sheared, scaled, moved.
 
     >>> import jax.numpy as jnp
+    import numpy as np
     >>> Affine.rotation(90, (2, 2)).mask(jnp.array([[1, 2], [3, 4]]))
     Array([[2, 4],
            [1, 3]], dtype=int32)

@@ -22,11 +22,11 @@ class Place(NamedTuple):
     """Where output pixels lie among the input pixels of one axis.
 
     Attributes:
-      index: the pixel whose centre is at or before the place.
+      pixel: the pixel whose centre is at or before the place.
       fraction: the way from its centre to the next, in units of 2 ** -32.
     """
 
-    index: Int32[Array, "height width"]
+    pixel: Int32[Array, "height width"]
     fraction: Array
 
 
@@ -38,7 +38,7 @@ def place(centre: Fixed) -> Place:
 def neighbours(place: Place, count: int, side: int) -> list[Array]:
     """The 2 or 4 pixels around a place, the border repeated."""
     first = 1 - count // 2
-    return [jnp.clip(place.index + first + step, 0, side - 1) for step in range(count)]
+    return [jnp.clip(place.pixel + first + step, 0, side - 1) for step in range(count)]
 
 
 def fetched(pixels: Array, row: Array, column: Array) -> Array:
@@ -90,7 +90,10 @@ def _linear_weight(fraction: Array) -> Int32[Array, "..."]:
 def cubic_integers(rows: Sequence[Sequence[Array]], y: Place, x: Place) -> Int32[Array, "..."]:
     """Bicubic values, downwards to integers, of 4 x 4 arrays of values from 0 to 255."""
     across, down = _cubic_weights(x.fraction), _cubic_weights(y.fraction)
-    lines = [sum(weight * value for weight, value in zip(across, row, strict=True)) for row in rows]
+    lines = [
+        sum((weight * value for weight, value in zip(across, row, strict=True)), jnp.int32(0))
+        for row in rows
+    ]
     # Differences, because a sum of rounded products of one value would be less than the value.
     total = lines[1]
     for line, weight in zip(lines, down, strict=True):

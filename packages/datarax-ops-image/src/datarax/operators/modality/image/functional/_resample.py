@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt8
 
@@ -47,7 +48,7 @@ def integer_pass(image: UInt8[Array, "..."], taps: Taps, axis: int) -> UInt8[Arr
         passes.append(partial(going_round, axis=axis))
     else:
         passes.append(partial(_written_out, axis=axis, count=most))
-    chosen = jnp.sum(jnp.asarray(steps, jnp.int32) < taps.count)
+    chosen = jnp.sum(jnp.asarray(steps, jnp.int32) < taps.needed)
     return lax.switch(chosen, passes, image, taps)
 
 
@@ -77,7 +78,7 @@ def going_round(image: UInt8[Array, "..."], taps: Taps, axis: int) -> UInt8[Arra
             total += _tap(image, padded, axis, group * GROUP + tap)
         return total
 
-    groups = (taps.count + (GROUP - 1)) // GROUP
+    groups = (taps.needed + (GROUP - 1)) // GROUP
     shape = (*image.shape[:axis], taps.first.shape[0], *image.shape[axis + 1 :])
     return _rounded(lax.fori_loop(0, groups, add_group, jnp.zeros(shape, jnp.int32)))
 
@@ -134,6 +135,6 @@ def floating_pass(image: Array, taps: Taps, axis: int) -> Array:
     return total
 
 
-def take(image: Array, position: Array, axis: int) -> Array:
+def take(image: Array, position: Array | np.ndarray, axis: int) -> Array:
     """The pixels at positions of an axis, the last one for those beyond it."""
     return jnp.take(image, position, axis=axis, mode="clip")

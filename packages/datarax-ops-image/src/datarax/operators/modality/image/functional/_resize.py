@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxtyping import Array, Shaped
 
 from datarax.operators.modality.image.functional import _weights
 from datarax.operators.modality.image.functional._arguments import (
+    Method,
     checked_method,
     checked_size,
     integers,
@@ -32,8 +32,6 @@ from datarax.operators.modality.image.functional._resample import (
     take,
 )
 from datarax.operators.modality.image.functional._weights import Taps
-
-Method = Literal["nearest", "bilinear", "bicubic"]
 
 # Pillow takes the vertical pass first where an image is taller than so many times its width, and
 # becomes lower.
@@ -130,17 +128,17 @@ def windowed(
 ) -> Array:
     """`resized_crop` with vertical and horizontal flips; "nearest" takes arrays of any dtype."""
     edges = _within(box, image.shape)
-    flips = tuple(jnp.asarray(flip, bool) for flip in flips)
+    vertical, horizontal = (jnp.asarray(flip, bool) for flip in flips)
     lengths = image.shape[:2]
     if method == "nearest":
         places = [_weights.nearest(*pair) for pair in zip(lengths, size, strict=True)]
-        return _repeated_window(image, edges, flips, *places)
+        return _repeated_window(image, edges, (vertical, horizontal), *places)
     dtype = _weight_dtype(image)
     tables = [
         _weights.of_all_lengths(length, pixels, method, antialias, dtype)
         for length, pixels in zip(lengths, size, strict=True)
     ]
-    return _resampled_window(image, edges, flips, *tables)
+    return _resampled_window(image, edges, (vertical, horizontal), *tables)
 
 
 def _weight_dtype(image: Array) -> np.dtype:

@@ -29,7 +29,7 @@ def cosine_and_sine(degrees: Float[Array, ""]) -> tuple[Fixed, Fixed]:
     low = (high - jnp.floor(high)) * 2**16
     # Degrees in units of 2 ** -26, and radians in units of 2 ** -32.
     units = (high.astype(jnp.uint32) << 16) | low.astype(jnp.uint32)
-    angle = high_product(units, np.uint32(round(math.pi / 180 * 2**37))) << 1
+    angle = high_product(units, jnp.uint32(round(math.pi / 180 * 2**37))) << 1
     cosine, sine = _of_small(angle)
     # Equal, so that diagonals cancel.
     sine = _fixed.where(size == 45, cosine, sine)
@@ -55,8 +55,8 @@ def _of_small(angle: Array) -> tuple[Fixed, Fixed]:
 
 def _series(square: Array, divisors: tuple[int, ...]) -> Array:
     """`1 - x²/a (1 - x²/b (1 - ...))` in units of 2 ** -32."""
-    factor = ONE
+    factor = jnp.asarray(ONE)
     for divisor in divisors[::-1]:
-        reciprocal = np.uint32(round(2**32 / divisor))
+        reciprocal = jnp.uint32(round(2**32 / divisor))
         factor = ONE - high_product(high_product(square, reciprocal), factor)
     return factor

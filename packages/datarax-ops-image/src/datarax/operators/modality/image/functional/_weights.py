@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Array
 
 # Integer weights have so many bits after the point: with the cubic's overshoot and a value of 255
 # their sum still fits int32.
@@ -33,12 +34,12 @@ class Taps(NamedTuple):
       first: int32 `(pixels,)`: the first input pixel of each output pixel.
       weights: `(taps, pixels)`: of the input pixels that follow, int32 in units of 2 ** -22, or
         floating.
-      count: int32 scalar: how many of the taps have weights other than zero.
+      needed: int32 scalar: how many of the taps have weights other than zero.
     """
 
-    first: np.ndarray
-    weights: np.ndarray
-    count: np.ndarray
+    first: Array | np.ndarray
+    weights: Array | np.ndarray
+    needed: Array | np.ndarray
 
 
 @lru_cache(32)
