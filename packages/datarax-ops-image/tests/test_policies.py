@@ -216,46 +216,43 @@ def test_the_tables_are_those_of_the_papers():
 
 @each_policy
 def test_a_record_is_the_same_in_any_batch(policy):
-    """Alone, among others, with padding, inside a composition and inside a jit."""
+    """A record alone has the bytes that it has among others."""
     batch = numbered(8)
-    whole = made(policy)(batch)["image"]
-    part = batch[5:6]
-    np.testing.assert_array_equal(made(policy)(part)["image"], whole[5:6])
-    operator = made(policy)
+    whole = np.asarray(made(policy)(batch)["image"])
+    np.testing.assert_array_equal(made(policy)(batch[5:6])["image"], whole[5:6])
+    assert (whole != batch["image"]).any()
+
+
+def test_a_composition_and_a_jit_give_the_same_bytes():
+    """Inside either, records have the bytes of a call of the operator itself."""
+    operator, batch, key = made("rand"), numbered(8), jax.random.key(3)
     inside = CompositeOperatorModule(CompositeOperatorConfig(), operators=[operator])
-    np.testing.assert_array_equal(inside(batch)["image"], whole)
-    key = jax.random.key(3)
+    np.testing.assert_array_equal(inside(batch)["image"], operator(batch)["image"])
     plain = {"image": images(8)}
-    eager = operator(plain, key=key)["image"]
     traced = jax.jit(lambda fields, key: operator(fields, key=key)["image"])(plain, key)
-    np.testing.assert_array_equal(traced, eager)
-    with pytest.raises(AssertionError):
-        np.testing.assert_array_equal(whole, batch["image"])
+    np.testing.assert_array_equal(traced, operator(plain, key=key)["image"])
 
 
-@each_policy
-def test_records_go_on_eight_devices_as_on_one(policy):
+def test_records_go_on_eight_devices_as_on_one():
     """A sharded batch gives the bytes of the batch on one device."""
     batch = numbered(8)
     mesh = jax.make_mesh((8,), ("data",))
     sharding = jax.NamedSharding(mesh, jax.P("data"))
     spread = jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), batch)
-    np.testing.assert_array_equal(made(policy)(spread)["image"], made(policy)(batch)["image"])
+    np.testing.assert_array_equal(made("rand")(spread)["image"], made("rand")(batch)["image"])
 
 
-@each_policy
-def test_what_was_drawn_can_be_replayed(policy):
+def test_what_was_drawn_can_be_replayed():
     """Numbers that a call leaves behind give its result again, to the bit."""
-    operator, pictures = made(policy), {"image": images(8)}
+    operator, pictures = made("rand"), {"image": images(8)}
     once = operator(pictures)
     again = operator.replay(pictures, once["policy"])
     np.testing.assert_array_equal(again["image"], once["image"])
 
 
-@each_policy
-def test_evaluation_leaves_records_alone(policy):
+def test_evaluation_leaves_records_alone():
     """In evaluation mode, and with a prob of 0, nothing changes and all count as skipped."""
-    operator, pictures = made(policy), {"image": images(4)}
+    operator, pictures = made("rand"), {"image": images(4)}
     operator.eval()
     np.testing.assert_array_equal(operator(pictures)["image"], pictures["image"])
     operator.train()
@@ -324,7 +321,7 @@ def test_magnitudes_change_without_compiling_again(caplog):
 
 def test_floats_have_gradients():
     """Through every operation that a batch goes through, the gradient is finite and not all 0."""
-    operator = made("rand")
+    operator = RandAugmentOperator(RAND(operations=FEW, num_layers=1), rngs=nnx.Rngs(0))
     pictures, key = jnp.asarray(images(8, dtype=np.float32)), jax.random.key(0)
     slope = jax.grad(lambda x: jnp.sum(operator({"image": x}, key=key)["image"] ** 2))(pictures)
     assert np.isfinite(slope).all()
