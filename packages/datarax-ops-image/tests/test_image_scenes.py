@@ -38,10 +38,10 @@ OPTIONS = {
     "IoUCrop": {"size": (44, 40), "min_iou": 0.3, "candidates": 20},
 }
 COMPOSITIONS = {
-    ("IoUCrop", "Rotation", "Flip", "Crop"): 200,
-    ("ScaleJitter", "Affine", "Resize"): 200,
+    ("ScaleJitter", "Rotation", "Flip", "ResizedCrop"): 200,
+    ("IoUCrop", "Rotation", "Flip", "Crop"): 2000,
+    ("ScaleJitter", "Affine", "Resize"): 2000,
     ("ResizedCrop", "Rotation", "Rotation", "Affine"): 2000,
-    ("Flip", "ScaleJitter", "Rotation", "ResizedCrop"): 2000,
     ("Resize", "Rotation", "IoUCrop", "Rotation"): 2000,
     **{(name,): 2000 for name in OPTIONS},
 }

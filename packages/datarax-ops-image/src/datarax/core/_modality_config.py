@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeGuard
 
 import jax.numpy as jnp
 
@@ -148,7 +148,7 @@ class ModalityOperatorConfig(OperatorConfig):
         return low, high
 
 
-def is_sequence(value: Any) -> bool:
+def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether it is a tuple or something that reads like one, such as a list of a config file."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 

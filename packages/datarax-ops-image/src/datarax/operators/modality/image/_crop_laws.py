@@ -159,7 +159,8 @@ def overlapping(
       ValueError: if boxes are not `(boxes, 4)`.
     """
     config = operator.config
-    size = jnp.shape(operator._extract_field(data, config.field_key))[:2]
+    height, width, *_ = jnp.shape(operator._extract_field(data, config.field_key))
+    size = height, width
     found = [operator._coordinates(data, key) for key in config.box_fields]
     corners = jnp.concatenate([boxes.astype(jnp.float32) for boxes, _ in found])
     there = jnp.concatenate([there for _, there in found])

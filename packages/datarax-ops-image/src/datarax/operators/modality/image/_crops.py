@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, UInt32
 
-from datarax.core._modality_config import is_sequence
 from datarax.core.randomness import below
 from datarax.operators.modality.image import _option_types as types
 from datarax.operators.modality.image._geometric_config import checked_size
@@ -25,9 +24,8 @@ Position = Literal["random", "center"]
 
 def check(config: CropOperatorConfig) -> None:
     """Checks the options of a crop that keeps its pixels."""
-    size = checked_size(config.label("size"), config.size)
-    object.__setattr__(config, "size", size if isinstance(size, tuple) else (size, size))
-    object.__setattr__(config, "padding", _sides(config.label("padding"), config.padding))
+    extent(config)
+    margin(config)
     object.__setattr__(config, "fill", types.numbers(config.label("fill"), config.fill))
     for name, known in (("mode", PAD_MODES), ("position", POSITIONS)):
         if getattr(config, name) not in known:
@@ -41,9 +39,16 @@ def check(config: CropOperatorConfig) -> None:
         )
 
 
-def _sides(label: str, padding: Any) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of one number, two or four."""
-    values = tuple(padding) if is_sequence(padding) else (padding,)
+def extent(config: CropOperatorConfig) -> tuple[int, int]:
+    """(height, width) of the crop."""
+    size = checked_size(config.label("size"), config.size)
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def margin(config: CropOperatorConfig) -> tuple[int, int, int, int]:
+    """The padding as (top, left, bottom, right)."""
+    label, padding = config.label("padding"), config.padding
+    values = padding if isinstance(padding, tuple | list) else (padding,)
     if len(values) not in (1, 2, 4):
         raise ValueError(
             f"{label} must be a number, (vertical, horizontal) or (top, left, bottom, right), got "
@@ -62,9 +67,10 @@ def _room(config: CropOperatorConfig, size: tuple[int, int]) -> tuple[int, int]:
     Raises:
       ValueError: if it does not fit.
     """
-    top, left, bottom, right = config.padding
+    top, left, bottom, right = margin(config)
+    height, width = extent(config)
     whole = size[0] + top + bottom, size[1] + left + right
-    free = whole[0] - config.size[0], whole[1] - config.size[1]
+    free = whole[0] - height, whole[1] - width
     if min(free) < 0:
         raise ValueError(
             f"size {config.size} does not fit field {config.field_key!r} of (height, width) {size} "
@@ -76,7 +82,8 @@ def _room(config: CropOperatorConfig, size: tuple[int, int]) -> tuple[int, int]:
 def centre(config: CropOperatorConfig, size: tuple[int, ...]) -> tuple[int, int]:
     """The origin of a crop in the middle, counted from the image's; halves to the even number."""
     down, across = (round(free / 2) for free in _room(config, (size[0], size[1])))
-    return down - config.padding[0], across - config.padding[1]
+    top, left, _, _ = margin(config)
+    return down - top, across - left
 
 
 def origins(
@@ -86,7 +93,7 @@ def origins(
     if config.position == "center":
         return jnp.broadcast_to(jnp.array(centre(config, size), jnp.int32), words.shape)
     free = np.array(_room(config, (size[0], size[1])), np.int32)
-    padding = np.array(config.padding[:2], np.int32)
+    padding = np.array(margin(config)[:2], np.int32)
     return below(words, jnp.broadcast_to(free + 1, words.shape)) - padding
 
 
@@ -94,7 +101,7 @@ def crop(config: CropOperatorConfig, size: tuple[int, int], origin: Any) -> Crop
     """The crop at an origin; None is the middle."""
     return Crop(
         origin=centre(config, size) if origin is None else tuple(origin),
-        size=config.size,
-        margin=config.padding,
+        size=extent(config),
+        margin=margin(config),
         margin_mode=config.mode,
     )

@@ -255,13 +255,13 @@ class Choice(Distribution):
         return min(possible), max(possible)
 
     def quantile(self, words: UInt32[Array, "*shape"]) -> Float32[Array, "*shape"]:
-        return jnp.asarray(np.float32(self.values))[self._places(words)]
+        return jnp.asarray(np.array(self.values, np.float32))[self._places(words)]
 
     def whole_quantile(self, words: UInt32[Array, "*shape"]) -> Int32[Array, "*shape"]:
-        return jnp.asarray(np.int32(self.values))[self._places(words)]
+        return jnp.asarray(np.array(self.values, np.int32))[self._places(words)]
 
     def _places(self, words: UInt32[Array, "*shape"]) -> Int32[Array, "*shape"]:
-        weights = np.float64(self.weights or [1] * len(self.values))
+        weights = np.array(self.weights or [1] * len(self.values), np.float64)
         ends = np.cumsum(weights)[:-1] / weights.sum()
         place = jnp.zeros(words.shape, jnp.int32)
         for end in np.round(ends * 2.0**32):

@@ -125,11 +125,10 @@ def checked_size(label: str, value: Any) -> Size:
       TypeError: if they are no integers.
       ValueError: if one is below 1.
     """
-    if not is_sequence(value):
-        sides = (types.integer(label, value),)
-    else:
+    pair = (value, value)
+    if is_sequence(value):
         pair = require_pair(label, value, "(height, width) or one number")
-        sides = tuple(types.integer(label, side) for side in pair)
-    if min(sides) < 1:
+    height, width = (types.integer(label, side) for side in pair)
+    if min(height, width) < 1:
         raise ValueError(f"{label} must be at least 1 pixel, got {value!r}")
-    return sides[0] if len(sides) == 1 else sides
+    return (height, width) if is_sequence(value) else height

@@ -16,10 +16,12 @@ from datarax.operators.modality.image._geometric_config import (
     GeometricOperatorConfig as GeometricOperatorConfig,
 )
 from datarax.operators.modality.image._image_operator import ImageOperator
+from datarax.operators.modality.image._placed import Placed
 from datarax.operators.modality.image.functional import Geometry
 
 ConfigT = TypeVar("ConfigT", bound=GeometricOperatorConfig)
-Geometries: TypeAlias = Geometry | tuple[Geometry, ...]
+OneGeometry: TypeAlias = Geometry | Placed
+Geometries: TypeAlias = OneGeometry | tuple[OneGeometry, ...]
 
 
 class GeometricOperator(ImageOperator[ConfigT]):
@@ -39,11 +41,12 @@ class GeometricOperator(ImageOperator[ConfigT]):
 
     config_class = GeometricOperatorConfig
 
-    def geometry(self, size: tuple[int, int], **numbers: Any) -> Geometries:
+    def geometry(self, size: tuple[int, int], *args: Any, **numbers: Any) -> Geometries:
         """Which part of the input each pixel of the output shows.
 
         Args:
           size: (height, width) of the input.
+          *args: none; a subclass names its numbers instead.
           **numbers: the config's numbers, or what `draw` returned, by name.
 
         Returns:
@@ -56,7 +59,7 @@ class GeometricOperator(ImageOperator[ConfigT]):
         options = {name: getattr(self.config, name) for name in self.config.image_options}
         return geometry.image(image, **options)
 
-    def transform_image(self, image: Array, **numbers: Any) -> Array:
+    def transform_image(self, image: Array, *args: Any, **numbers: Any) -> Array:
         for geometry in _sequence(self.geometry(_size(image), **numbers)):
             image = self.move(image, geometry)
         return image
@@ -73,7 +76,7 @@ class GeometricOperator(ImageOperator[ConfigT]):
         self,
         data: PyTree,
         size: tuple[int, int],
-        geometries: tuple[Geometry, ...],
+        geometries: tuple[OneGeometry, ...],
         random_params: PyTree,
     ) -> PyTree:
         """A copy of the data in which the auxiliary fields follow; they rest with no geometry."""
@@ -96,7 +99,7 @@ class GeometricOperator(ImageOperator[ConfigT]):
                 data = fields.put_field(data, name, value)
         return data
 
-    def _moved_mask(self, rest: tuple[Array], geometries: tuple[Geometry, ...]) -> tuple[Array]:
+    def _moved_mask(self, rest: tuple[Array], geometries: tuple[OneGeometry, ...]) -> tuple[Array]:
         (mask,) = rest
         for geometry in geometries:
             mask = geometry.mask(mask, self.config.mask_fill)
@@ -107,7 +110,8 @@ class GeometricOperator(ImageOperator[ConfigT]):
         batch = super().pass_through(batch)
         if self.config.always or not self.config.auxiliary_fields:
             return batch
-        size = jnp.shape(self._extract_field(batch.data, self.config.field_key))[1:3]
+        _, height, width, *_ = jnp.shape(self._extract_field(batch.data, self.config.field_key))
+        size = height, width
         return batch.replace(
             data=jax.vmap(lambda data: self._followed(data, size, (), None))(batch.data)
         )
@@ -117,5 +121,5 @@ def _size(image: Array) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
-def _sequence(geometry: Geometries) -> tuple[Geometry, ...]:
+def _sequence(geometry: Geometries) -> tuple[OneGeometry, ...]:
     return geometry if isinstance(geometry, tuple) else (geometry,)

@@ -103,11 +103,12 @@ class ImageOperator(ModalityOperator[ConfigT]):
         else:
             super().__setattr__(name, value)
 
-    def transform_image(self, image: Array, **numbers: Any) -> Array:
+    def transform_image(self, image: Array, *args: Any, **numbers: Any) -> Array:
         """Transforms one record's image.
 
         Args:
           image: the image.
+          *args: none; a subclass names its numbers instead.
           **numbers: the config's numbers, or what `draw` returned, by name.
 
         Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,9 @@ def jitter(image: Array, order: Int32[Array, "4"], **amounts: Float32[Array, ""]
     def step(name: str, image: Array) -> Array:
         return getattr(functional, name)(image, amounts[name]) if name in amounts else image
 
-    blends = [lambda image, name=name: step(name, image) for name in NAMES[:HUE]]
+    blends = [partial(step, name) for name in NAMES[:HUE]]
     # A place beyond the three blends leaves the image as it is.
-    blends.append(lambda image: image)
+    blends.append(partial(step, "none"))
     place = np.arange(HUE, dtype=np.int32)
     before = place < jnp.argmax(order == HUE)
     turns = jnp.where(before, order[:HUE], order[1:])

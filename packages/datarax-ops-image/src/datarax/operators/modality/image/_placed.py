@@ -83,7 +83,7 @@ class Placed:
 
     def _places(self, axis: int) -> tuple[Int32[Array, " canvas"], Bool[Array, " canvas"]]:
         """The pixels of the resized image that the canvas shows, and which of them exist."""
-        place = np.arange(self.size[axis], dtype=np.int32) + self.origin[axis]
+        place = jnp.arange(self.size[axis], dtype=jnp.int32) + self.origin[axis]
         return place, (place >= 0) & (place < self.scaled[axis])
 
     def _taps(self, axis: int, length: int, method: str, is_integer: bool) -> Taps:

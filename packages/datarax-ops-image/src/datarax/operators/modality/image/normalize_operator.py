@@ -54,5 +54,7 @@ class NormalizeOperator(ImageOperator[NormalizeOperatorConfig]):
     config_class = NormalizeOperatorConfig
 
     def transform_image(self, image: Array) -> Array:
-        normal = functional.normalize(image, self.config.mean, self.config.std)
+        normal = functional.normalize(
+            image, jnp.array(self.config.mean), jnp.array(self.config.std)
+        )
         return normal.astype(self.config.dtype)
