@@ -31,7 +31,6 @@ class Crop:
     """A part of the image, or of the image with a margin, pixel by pixel; it may be mirrored.
 
     >>> import jax.numpy as jnp
-    import numpy as np
     >>> Crop(origin=(1, -1), size=(2, 3), margin=(0, 1, 0, 0)).mask(
     ...     jnp.arange(12).reshape(3, 4) + 1
     ... )
@@ -89,7 +88,6 @@ class Window:
     """A box of the image, resized to a canvas; it may be mirrored.
 
     >>> import jax.numpy as jnp
-    import numpy as np
     >>> Window(box=(0, 1, 1, 3), size=(2, 4)).mask(jnp.arange(6).reshape(2, 3))
     Array([[1, 1, 2, 2],
            [1, 1, 2, 2]], dtype=int32)
@@ -134,7 +132,6 @@ class Affine:
     """Any affine map: turned, sheared, scaled, moved.
 
     >>> import jax.numpy as jnp
-    import numpy as np
     >>> Affine.rotation(90, (2, 2)).mask(jnp.array([[1, 2], [3, 4]]))
     Array([[2, 4],
            [1, 3]], dtype=int32)
