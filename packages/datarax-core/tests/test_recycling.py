@@ -10,14 +10,14 @@ from datarax.core.operator import OperatorModule
 
 
 class AddNoise(OperatorModule):
-    """Adds noise to `image`, makes `mean` from it, and leaves the rest alone."""
+    """Adds noise to `image`, makes `largest` from it, and leaves the rest alone."""
 
     def generate_random_params(self, rng, data_shapes):
-        return jax.random.normal(rng, data_shapes["image"])
+        return jax.random.uniform(rng, data_shapes["image"])
 
     def apply(self, data, state, metadata, random_params=None, stats=None):
         image = data["image"] + random_params
-        return {**data, "image": image, "mean": image.mean()}, state, metadata
+        return {**data, "image": image, "largest": image.max()}, state, metadata
 
 
 class Halve(OperatorModule):
