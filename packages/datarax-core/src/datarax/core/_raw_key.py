@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, UInt32
+from jaxtyping import Array, UInt32
 
 from datarax.core._threefry import THREEFRY
 
@@ -27,7 +27,7 @@ class RawKey:
     impl: str = field(metadata={"static": True})
 
 
-def checked(key: Any) -> Key[Array, ""] | RawKey:
+def checked(key: Any) -> Any:
     """The typed key that was given, or a `RawKey` of the raw one; see `randomness.as_key`."""
     # Not whatever has a dtype: nnx.Rngs has every attribute, each of them a stream.
     dtype: Any = key.dtype if isinstance(key, jax.Array | np.ndarray) else None

@@ -317,10 +317,11 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
             where the stream cannot advance.
         """
         __tracebackhide__ = True
-        rows = batch if isinstance(batch, Batch) else _plain.as_batch(self, batch)
-        self._check_values(rows)
-        out = _dispatch.call(self, rows, None if key is None else _raw_key.checked(key))
-        return out if rows is batch else _plain.as_fields(self, out, batch, rows.valid_mask)
+        if isinstance(batch, Batch):
+            self._check_values(batch)
+            return _dispatch.call(self, batch, None if key is None else _raw_key.checked(key))
+        rows = _plain.as_batch(self, batch)
+        return _plain.as_fields(self, self(rows, key=key), batch, rows.valid_mask)
 
     def recycle(self, batch: Batch, spent: Batch, *, key: Key[Array, ""] | None = None) -> Batch:
         """`op(batch)`, written into the memory of arrays that nobody needs any more.
@@ -348,12 +349,12 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         __tracebackhide__ = True
         require_batch(self, batch)
         require_batch(self, spent)
-        key = None if key is None else _raw_key.checked(key)
+        checked = None if key is None else _raw_key.checked(key)
         self._check_values(batch)
         if self._passes_through():
             # Nothing is made that could be written over another array.
             return _dispatch.call(self, batch)
-        return _dispatch.recycle(self, batch, spent, key)
+        return _dispatch.recycle(self, batch, spent, checked)
 
     def _check_values(self, batch: Batch) -> None:
         """Raises if values, which a trace does not see, are wrong; checks nothing by default."""

@@ -44,7 +44,7 @@ class Operation:
     0.550000011920929
     """
 
-    function: Callable[..., Array]
+    function: Callable[..., Any]
     first: float | None = None
     last: float | None = None
     signed: bool = False

@@ -18,7 +18,7 @@ from datarax.operators.modality.image.functional._arguments import checked_metho
 from datarax.operators.modality.image.functional._coordinates import Matrix
 
 NONE = -1  # the number of no operation
-STAY = np.float32([[1, 0, 0], [0, 1, 0]])
+STAY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 
 
 class Steps(NamedTuple):

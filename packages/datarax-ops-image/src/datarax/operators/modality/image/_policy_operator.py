@@ -78,6 +78,11 @@ class PolicyOperator(GeometricOperator[ConfigT]):
         """
         raise NotImplementedError(f"{self._label()} must implement draw")
 
+    def share(self) -> Array:
+        """How likely what `prob` speaks of is changed, as a scalar."""
+        assert self.prob is not None
+        return jnp.asarray(self.prob.get_value())
+
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> PyTree:
         rows, *shape = self._extract_field(data_shapes, self.config.field_key)
         numbers = self.draw(named_words(rng, rows, self.words()), tuple(shape))

@@ -102,6 +102,6 @@ class AutoAugmentOperator(PolicyOperator[AutoAugmentOperatorConfig]):
         operation, probability, magnitude = (jnp.asarray(each)[line] for each in table)
         operation = draws.kept(words["layer"], operation, probability)
         return {
-            "operation": draws.kept(words["record"], operation, self.prob.get_value()),
+            "operation": draws.kept(words["record"], operation, self.share()),
             "magnitude": draws.either_way(words["direction"], magnitude),
         }

@@ -138,7 +138,7 @@ class RandAugmentOperator(PolicyOperator[RandAugmentOperatorConfig]):
         operation = draws.numbers(words["operation"], len(self.config.table()))
         magnitude = self._magnitudes(words["magnitude"])
         return {
-            "operation": draws.kept(words["layer"], operation, self.prob.get_value()),
+            "operation": draws.kept(words["layer"], operation, self.share()),
             "magnitude": draws.either_way(words["direction"], magnitude),
         }
 

@@ -84,6 +84,6 @@ class TrivialAugmentOperator(PolicyOperator[TrivialAugmentOperatorConfig]):
         operation = draws.numbers(words["operation"], len(self.config.table()))
         magnitude = draws.numbers(words["magnitude"], LARGEST + 1).astype(jnp.float32)
         return {
-            "operation": draws.kept(words["layer"], operation, self.prob.get_value()),
+            "operation": draws.kept(words["layer"], operation, self.share()),
             "magnitude": draws.either_way(words["direction"], magnitude),
         }
