@@ -100,6 +100,7 @@ class Pipeline:
         nothing draws from, transforms that draw without one, or `max_errors` without "mask".
       ImportError: for `progress` without tqdm.
 
+    >>> import numpy as np
     >>> from datarax.sources import MemorySource, MemorySourceConfig
     >>> source = MemorySource(MemorySourceConfig(), data={"x": np.float32([1, 2, 3])})
     >>> pipeline = Pipeline(source=source, batch_size=2)
