@@ -54,6 +54,29 @@ def test_a_brightness_and_a_rotation_are_learned(run_example):
     assert left["degrees"] == pytest.approx(left["DEGREES"], abs=0.3)
 
 
+def test_a_recipe_shows_what_the_network_sees(monkeypatch, tmp_path):
+    """Photographs come out of a loop on plain dicts at one size, normalised, mixed and as a figure.
+
+    The same operators as stages of a pipeline would have to be compiled once more.
+    """
+    for module in ("matplotlib", "skimage"):
+        pytest.importorskip(module, reason=f"the example needs {module}")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    with jax.numpy_dtype_promotion("standard"):
+        example = runpy.run_path(str(ROOT / "examples/image_recipe.py"))
+        records = example["photographs"](36, 48)
+        losses, (first, second) = example["by_own_loop"](records, 24, steps=2)
+    assert np.isfinite(losses).all()
+    for seen in (first, second):
+        assert seen["image"].shape == (5, 24, 24, 3)
+        assert seen["image"].min() < -0.5
+        assert seen["image"].max() > 0.5
+        np.testing.assert_allclose(seen["label"].sum(1), 1, rtol=1e-5)
+    assert not np.array_equal(first["image"], second["image"])
+    example["draw"](records, {"step 0": first, "step 1": second}, tmp_path / "seen.png")
+    assert (tmp_path / "seen.png").stat().st_size > 10_000
+
+
 def test_experiment_writes_its_table_figure_and_numbers(run_example, tmp_path, capsys):
     """Two seeds give a row for each kind of mixing, a figure, and JSON with a number a seed."""
     run_example(
