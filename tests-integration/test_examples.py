@@ -77,6 +77,25 @@ def test_a_recipe_shows_what_the_network_sees(monkeypatch, tmp_path):
     assert (tmp_path / "seen.png").stat().st_size > 10_000
 
 
+def test_a_killed_training_goes_on_to_the_bit(monkeypatch, tmp_path):
+    """The losses after a stop in the middle of an epoch are those of a training without one."""
+    pytest.importorskip("sklearn", reason="the example needs sklearn")
+
+    def stopped(*_):
+        raise InterruptedError("instead of a kill, which would need another process")
+
+    monkeypatch.setattr("os.kill", stopped)
+    with jax.numpy_dtype_promotion("standard"):
+        train = runpy.run_path(str(ROOT / "examples/resume_training.py"))["train"]
+        with pytest.raises(InterruptedError, match="instead of a kill"):
+            train(tmp_path / "killed", dies_at=13)
+        resumed, _ = train(tmp_path / "killed")
+        whole, _ = train(tmp_path / "whole")
+    assert list(resumed) == list(range(10, 32))
+    assert resumed == {step: whole[step] for step in resumed}
+    assert len(set(whole.values())) == 32
+
+
 def test_experiment_writes_its_table_figure_and_numbers(run_example, tmp_path, capsys):
     """Two seeds give a row for each kind of mixing, a figure, and JSON with a number a seed."""
     run_example(
