@@ -65,7 +65,11 @@ def test_floats_are_the_formula(method):
 
 @pytest.mark.parametrize(
     ("method", "dtype"),
-    [("nearest", jnp.uint8), ("bilinear", jnp.uint8), ("bicubic", jnp.bfloat16)],
+    [
+        pytest.param("nearest", jnp.uint8, marks=pytest.mark.thorough),
+        ("bilinear", jnp.uint8),
+        ("bicubic", jnp.bfloat16),
+    ],
 )
 def test_records_are_the_same_alone_and_in_a_batch(method, dtype):
     """Compiled under vmap, with an angle per record, every bit is the same."""
@@ -200,12 +204,12 @@ def test_geometry_needs_no_new_compilation():
     """Other numbers run what was compiled for the first."""
 
     @jax.jit
-    def boxes(degrees):
-        return functional.transform_boxes(jnp.ones((1, 4)), Affine.rotation(degrees, (8, 8)))
+    def points(degrees):
+        return functional.transform_points(jnp.ones((1, 2)), Affine.rotation(degrees, (8, 8)))
 
-    boxes(1.0)
-    boxes(2.5)
-    assert boxes._cache_size() == 1
+    points(1.0)
+    points(2.5)
+    assert points._cache_size() == 1
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ def test_floats_are_the_formula(method, antialias):
         np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-6 * np.abs(image).max())
 
 
-@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "method", ["nearest", "bicubic", pytest.param("bilinear", marks=pytest.mark.thorough)]
+)
 def test_a_crop_is_resized_like_an_image_of_its_own(method):
     """No pixel outside the box counts, and a flip only mirrors."""
     image = noise(*SHAPE)
@@ -80,10 +82,10 @@ def test_a_crop_is_resized_like_an_image_of_its_own(method):
     ("method", "dtype"),
     [
         ("nearest", jnp.uint8),
-        ("bilinear", jnp.uint8),
+        pytest.param("bilinear", jnp.uint8, marks=pytest.mark.thorough),
         ("bicubic", jnp.uint8),
         ("bilinear", jnp.float32),
-        ("bicubic", jnp.bfloat16),
+        pytest.param("bicubic", jnp.bfloat16, marks=pytest.mark.thorough),
     ],
 )
 def test_records_are_the_same_alone_and_in_a_batch(method, dtype):
@@ -98,7 +100,9 @@ def test_records_are_the_same_alone_and_in_a_batch(method, dtype):
     np.testing.assert_array_equal(jax.jit(jax.vmap(one))(images, BOXES, flips), alone)
 
 
-@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("bilinear", marks=pytest.mark.thorough), "bicubic"]
+)
 def test_a_product_of_matrices_gives_the_same_bytes(method):
     """The formulation of backends without caches equals the one of CPUs."""
     image = noise(60, 7, 2)
@@ -132,13 +136,15 @@ def test_gradients_are_those_of_a_linear_map():
     np.testing.assert_allclose(jnp.sum(gradient * other), total(other, BOXES[1]), rtol=2e-4)
 
 
-def test_narrow_crops_go_down_first():
+@pytest.mark.parametrize(
+    "box", [(3, 4, 249, 6), pytest.param((10, 0, 150, 3), marks=pytest.mark.thorough)]
+)
+def test_narrow_crops_go_down_first(box):
     """A crop more than 100 times as tall as wide is resized as the image of its own would be."""
     image = noise(250, 9, 3)
-    for box in ((3, 4, 249, 6), (10, 0, 150, 3)):
-        y0, x0, y1, x1 = box
-        alone = functional.resize(image[y0:y1, x0:x1], (13, 6))
-        np.testing.assert_array_equal(functional.resized_crop(image, box, (13, 6)), alone)
+    y0, x0, y1, x1 = box
+    alone = functional.resize(image[y0:y1, x0:x1], (13, 6))
+    np.testing.assert_array_equal(functional.resized_crop(image, box, (13, 6)), alone)
 
 
 @pytest.mark.parametrize(

@@ -184,19 +184,18 @@ def test_a_key_decides_typed_or_raw_with_dicts_in_and_out(implementation):
 @pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.thorough)])
 def test_devices_make_no_difference(devices):
     """A chain of operators on a batch in shards gives the bits of one device."""
-    chain = [operator("Rotation"), operator("Brightness"), operator("ResizedCrop")]
-    op = CompositeOperatorModule(CompositeOperatorConfig(), operators=chain)
+    names = ("Brightness", "ResizedCrop")
+    op, other = (
+        CompositeOperatorModule(CompositeOperatorConfig(), operators=list(map(operator, names)))
+        for _ in range(2)
+    )
     batch = rows("float32")
     mesh = jax.make_mesh((devices,), ("batch",), devices=jax.devices()[:devices])
     place = NamedSharding(mesh, PartitionSpec("batch"))
     arrays = jax.tree.map(lambda leaf: jax.device_put(leaf, place) if leaf.ndim else leaf, batch)
-    alone = CompositeOperatorModule(
-        CompositeOperatorConfig(),
-        operators=[operator("Rotation"), operator("Brightness"), operator("ResizedCrop")],
-    )(batch)
     out = op(arrays)
     assert len(out["image"].sharding.device_set) == devices
-    assert same(out["image"], alone["image"])
+    assert same(out["image"], other(batch)["image"])
 
 
 def test_a_chooser_takes_any_of_them():

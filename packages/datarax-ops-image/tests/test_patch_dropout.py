@@ -45,12 +45,23 @@ def test_documented_defaults():
     assert isinstance(hash(config), int)
 
 
+DTYPES = [np.uint8, np.int8, np.uint16, np.int32, np.float16, ml_dtypes.bfloat16, np.float32]
+SHAPES = {"grey": (16, 12), "rgb": (16, 12, 3), "five": (16, 12, 5)}
+
+
 @pytest.mark.parametrize(
-    "dtype",
-    [np.uint8, np.int8, np.uint16, np.int32, np.float16, ml_dtypes.bfloat16, np.float32],
-    ids=lambda dtype: np.dtype(dtype).name,
+    ("shape", "dtype"),
+    [
+        pytest.param(
+            shape,
+            dtype,
+            id=f"{name}-{np.dtype(dtype).name}",
+            marks=[] if name == "rgb" or dtype == np.uint8 else pytest.mark.thorough,
+        )
+        for name, shape in SHAPES.items()
+        for dtype in DTYPES
+    ],
 )
-@pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3), (16, 12, 5)], ids=["grey", "rgb", "five"])
 def test_given_positions_are_honoured_exactly(dtype, shape):
     """One record, positions from outside: exactly those rectangles change, in the image's dtype."""
     op = operator(patch_size=(4, 3), drop_value=7)
@@ -275,7 +286,7 @@ def test_strategies_and_transformations_agree_to_the_bit():
 @pytest.mark.parametrize(
     ("dtype", "drop_value"),
     [
-        (np.uint8, 7),
+        pytest.param(np.uint8, 7, marks=pytest.mark.thorough),
         pytest.param(np.uint8, (1, 2, 3), marks=pytest.mark.thorough),
         pytest.param(ml_dtypes.bfloat16, 7, marks=pytest.mark.thorough),
         (np.float32, (1, 2, 3)),

@@ -11,6 +11,8 @@ from datarax.operators.modality.image.patch_dropout_operator import (
     PatchDropoutOperatorConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 POSITIONS = np.int32([[0, 0], [3, 5], [4, 5], [10, 8]])
 SIZE = (4, 3)
 

@@ -15,6 +15,8 @@ from datarax.operators.modality.image.patch_dropout_operator import (
     PatchDropoutOperatorConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def operator(rngs=None, **options):
     options = {"field_key": "image", "num_patches": 1, "stochastic": True} | options

@@ -18,6 +18,8 @@ from datarax.operators.modality.image.patch_dropout_operator import (
     PatchDropoutOperatorConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def operator(**options):
     options = {"field_key": "image", "stochastic": True} | options

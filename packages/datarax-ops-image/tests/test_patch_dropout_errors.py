@@ -11,6 +11,8 @@ from datarax.operators.modality.image.patch_dropout_operator import (
     PatchDropoutOperatorConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 NAN = float("nan")
 
 

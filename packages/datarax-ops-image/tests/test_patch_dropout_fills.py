@@ -15,6 +15,8 @@ from datarax.operators.modality.image.patch_dropout_operator import (
     PatchDropoutOperatorConfig,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def filled(image, **options):
     """All of each record, filled."""
