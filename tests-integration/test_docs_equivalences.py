@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # In each test module, ROWS has by a row's id what is tested and, last, the options.
 PAGES = {
+    "docs/coming-from.md": "packages/datarax-ops-image/tests/test_image_equivalences.py",
     "docs/batch-mixing.md": "packages/datarax-ops-batch/tests/test_mix_equivalences.py",
     "docs/patch-dropout.md": "packages/datarax-ops-image/tests/test_patch_dropout_equivalences.py",
 }
