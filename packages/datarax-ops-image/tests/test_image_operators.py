@@ -49,7 +49,7 @@ CASES = {
     "ScaleJitter": {"size": 11, "scale": (0.5, 2)},
 }
 # One of each kind; the others are for the thorough run.
-OFTEN = ("Brightness", "ColorJitter", "Noise", "IoUCrop", "ResizedCrop", "Rotation")
+OFTEN = ("ColorJitter", "Noise", "IoUCrop", "ResizedCrop", "Rotation")
 EVERY = [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.thorough) for name in CASES]
 RANDOM = [case for case in EVERY if case.values[0] not in ("Normalize", "Resize")]
 DTYPES = ("uint8", "float32", "bfloat16")
@@ -96,20 +96,19 @@ def test_every_operator_is_in_the_table():
     assert exported - {"Image", "Geometric", "PatchDropout"} - policies == set(CASES)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(slice(3, 4), id="alone"),
+        pytest.param(slice(2, ROWS), id="some", marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize("name", EVERY)
-def test_a_record_is_the_same_alone_in_any_batch_and_compiled_anyhow(name):
-    """All bits agree between a call, and calls for other rows inside a compiled function."""
-    op = operator(name)
-    member = CompositeOperatorModule(CompositeOperatorConfig(), operators=[op])
-
-    @jax.jit
-    def contexts(batch):
-        return member(batch[2:])["image"], op(batch[3:4])["image"]
-
-    composed, alone = contexts(rows("float32"))
-    expected = called(name, "float32")["image"]
-    assert same(expected[2:], composed)
-    assert same(expected[3:4], alone)
+def test_a_record_is_the_same_alone_in_any_batch_and_compiled_anyhow(name, part):
+    """All bits agree between a call, and one for other rows inside a compiled function."""
+    op = CompositeOperatorModule(CompositeOperatorConfig(), operators=[operator(name)])
+    composed = jax.jit(lambda batch: op(batch[part])["image"])(rows("float32"))
+    assert same(called(name, "float32")["image"][part], composed)
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -200,14 +199,13 @@ def test_devices_make_no_difference(devices):
 
 def test_a_chooser_takes_any_of_them():
     """Compositions that choose a record's operator work with operators of both kinds."""
-    members = [operator("Contrast"), operator("Brightness"), operator("Flip")]
+    names = ("Brightness", "Flip")
+    members = list(map(operator, names))
     config = SelectorOperatorConfig(k=1)
     op = SelectorOperator(config, operators=members, rngs=nnx.Rngs(1))
     batch = rows()
     out = np.asarray(op(batch)["image"])
-    results = [
-        np.asarray(operator(name)(batch)["image"]) for name in ("Contrast", "Brightness", "Flip")
-    ]
+    results = [np.asarray(operator(name)(batch)["image"]) for name in names]
     for row in range(ROWS):
         assert any(same(out[row], result[row]) for result in results)
 

@@ -225,7 +225,12 @@ def test_ranges_without_a_value_are_refused(dtype, bounds, message):
 
 @pytest.mark.parametrize(
     ("shape", "fill"),
-    [((8, 6), "noise"), ((8, 6), "color"), ((8, 6), "mean"), ((8, 6, 0), "mean")],
+    [
+        ((8, 6), "noise"),
+        pytest.param((8, 6), "color", marks=pytest.mark.thorough),
+        pytest.param((8, 6), "mean", marks=pytest.mark.thorough),
+        ((8, 6, 0), "mean"),
+    ],
 )
 def test_images_without_channels_have_every_fill(shape, fill):
     """A missing channel axis is one channel, and an empty one has nothing to fill."""
@@ -255,7 +260,13 @@ def test_boxes_with_a_corner_beyond_their_dtype_do_not_wrap():
     assert out["boxes_visibility"][0] == pytest.approx(1 - 2 * 20 * 25 / (399 * 319))
 
 
-@pytest.mark.parametrize("options", [{"num_patches": 0}, {"prob": 0}], ids=["none", "never"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"num_patches": 0}, id="none", marks=pytest.mark.thorough),
+        pytest.param({"prob": 0}, id="never"),
+    ],
+)
 def test_nothing_follows_where_nothing_is_dropped(options):
     """Boxes whose sides do not add up in floats and points outside the image keep every bit."""
     boxes = np.random.default_rng(0).uniform(0, 9, (2, 5, 4)).astype(np.float32)

@@ -132,7 +132,13 @@ def test_noise_stays_within_clip_range():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("shape", [(9, 7, 3), (9, 7)], ids=["rgb", "grey"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((9, 7, 3), id="rgb"),
+        pytest.param((9, 7), id="grey", marks=pytest.mark.thorough),
+    ],
+)
 def test_mean_is_that_of_each_channel_of_the_record(dtype, shape):
     """The nearest integer for integers, float32 accuracy for floats."""
     image = np.random.default_rng(0).integers(0, 250, (3, *shape)).astype(dtype)
