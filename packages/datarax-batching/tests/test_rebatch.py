@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from datarax.batching import (
     DefaultBatcher,
@@ -140,3 +141,18 @@ def test_bad_arguments_are_refused(make, error, message):
     """Each error names the argument."""
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(("size", "spread"), [(16, True), (5, False)])
+def test_rows_of_explicit_axes_are_taken(size, spread):
+    """They are spread again if their new number divides evenly."""
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Explicit,))
+    arrays = [np.random.default_rng(seed).random((8, 2), np.float32) for seed in range(3)]
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    spread_out = [Batch.from_arrays({"x": jax.device_put(array, rows)}) for array in arrays]
+    came = list(rebatch(spread_out, size, compact=True))
+    plain = list(rebatch([Batch.from_arrays({"x": array}) for array in arrays], size, compact=True))
+    for one, other in zip(came, plain, strict=True):
+        np.testing.assert_array_equal(one["x"], other["x"])
+        np.testing.assert_array_equal(one.valid_mask, other.valid_mask)
+    assert (jax.typeof(came[0]["x"]).sharding.spec[0] == "data") == spread

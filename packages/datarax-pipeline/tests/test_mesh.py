@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from datarax.batching import BucketBatcher, BucketBatcherConfig, rebatch
+from datarax.batching import BucketBatcher, BucketBatcherConfig
 from datarax.operators import ElementOperator, ElementOperatorConfig
 from datarax.pipeline import Pipeline
 from datarax.sources import MemorySource, MemorySourceConfig
@@ -80,17 +80,6 @@ def test_records_on_explicit_axes_are_gathered_there(batch_size):
     batches = list(Pipeline(source=on_mesh, **options))
     assert_same(batches, Pipeline(source=MemorySource(config, data=data), **options))
     assert jax.typeof(batches[0]["x"]).sharding.spec[0] == ("data" if batch_size == 8 else None)
-
-
-@pytest.mark.parametrize(("size", "spread"), [(16, True), (5, False)])
-def test_rebatch_takes_rows_of_explicit_axes(size, spread, expected):
-    """They are spread again if their new number divides evenly."""
-    batches = list(pipeline(sharding=sharding(axes=AxisType.Explicit)))
-    again = list(rebatch(batches, size, compact=True))
-    plain = list(rebatch(expected, size, compact=True))
-    assert_same([batch.data for batch in again], [batch.data for batch in plain])
-    spec = jax.typeof(again[0]["x"]).sharding.spec
-    assert (spec[0] == "data") == spread
 
 
 @pytest.mark.parametrize(
