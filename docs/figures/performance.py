@@ -109,6 +109,8 @@ def summarise(reports):
 def main():
     """Draws the summary, and each benchmark."""
     reports = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
+    # Not all results are times.
+    reports = {area: report for area, report in reports.items() if "cases" in report}
     summarise(reports)
     for area, report in reports.items():
         draw(area, report)
