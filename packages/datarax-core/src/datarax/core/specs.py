@@ -37,14 +37,15 @@ def as_leaf(name: str, value: Any) -> Leaf:
       ValueError: if entries are masked, or if a number does not fit the type to which JAX narrows
         64-bit ones: an integer out of its range, a finite number that would become infinite.
     """
-    if type(value) is np.ndarray and value.dtype in _READY:
-        return value
-    if isinstance(value, jax.Array):
-        return value
-    value = without_mask(name, value)
-    array = _read(name, value)
-    if isinstance(array, jax.Array):
-        return array
+    kind = type(value)
+    if kind is np.ndarray:
+        if value.dtype in _READY:
+            return value
+        array = value
+    else:
+        array = value if isinstance(value, jax.Array) else _read(name, without_mask(name, value))
+        if isinstance(array, jax.Array):
+            return array
     if not _holds_numbers(array.dtype):
         raise TypeError(
             f"{name} must be an array of numbers, got {type(value).__name__} of dtype "
@@ -76,16 +77,20 @@ def as_leaves(name: str, tree: Any) -> Any:
     return structure.unflatten(leaves)
 
 
-def rows_of_arrays(fields: dict[str, Any]) -> int | None:
+def rows_of_arrays(fields: dict[str, Any], *, seen: bool = False) -> int | None:
     """The length of axis 0 of all fields, or None unless they are arrays that need no other look.
 
     Much quicker than `as_leaves` and `count_rows`, which find out what is wrong.
+
+    Args:
+      fields: the arrays.
+      seen: whether `as_leaf` has looked at each of them.
     """
     rows = None
     for value in fields.values():
         kind = type(value)
         if kind is np.ndarray:
-            if value.dtype not in _READY:
+            if not seen and value.dtype not in _READY:
                 return None
         elif not _is_device_array(kind):
             return None
@@ -195,6 +200,9 @@ def _require_fit(name: str, array: np.ndarray) -> None:
     if narrow == array.dtype or array.size == 0:
         return
     if array.dtype.kind in "iu":
+        # The bits of all values together: one pass where, as in labels, none is negative.
+        if 0 <= int(np.bitwise_or.reduce(array, None)) < 2**31:
+            return
         limits = np.iinfo(narrow)
         low, high = np.minimum.reduce(array, None), np.maximum.reduce(array, None)
         if low < limits.min or high > limits.max:
