@@ -108,7 +108,13 @@ COMPILED_BEFORE = {
 }
 NO_SOURCE_TREE = {"PYTHONPATH": None}
 # The examples that are pages of the manual too, with what they showed.
-NOTEBOOKS = ("mixup_cutmix_tutorial", "patch_dropout_vit", "learned_mixing")
+NOTEBOOKS = (
+    "mixup_cutmix_tutorial",
+    "mixing_experiment",
+    "learned_mixing",
+    "patch_dropout_vit",
+    "evaluation_on_devices",
+)
 # The schema of each kind of file that a code host reads.
 HOSTED = {
     "vendor.citation-file-format": "CITATION.cff",

@@ -16,9 +16,11 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_design",
     "api_pages",
+    "breakable",
     "mathml",
 ]
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_math_renderer = "mathml"
