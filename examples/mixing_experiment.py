@@ -255,7 +255,8 @@ results = {
     "calibration": {name: values.tolist() for name, values in bins.items()},
 }
 path = options.output_dir / "mixing-experiment.json"
-path.write_text(json.dumps(results, indent=1), encoding="utf-8")
+with path.open("w", encoding="utf-8") as file:
+    json.dump(results, file, indent=1)
 
 # %%
 COLOURS = ["#555555", "#0072B2", "#D55E00", "#009E73"]
