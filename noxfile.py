@@ -275,7 +275,7 @@ def lowest(session: nox.Session) -> None:
 @nox.session(default=False, requires=["build"])
 def thorough(session: nox.Session) -> None:
     """All tests with all their cases, compiled as users compile: for an hour before a release."""
-    install(session, list(PROJECTS), "test", *group("integration"))
+    install(session, list(PROJECTS), "test", *group("integration"), *group("configs"))
     packages = [str(project["folder"] / "tests") for project in PROJECTS.values()]
     run_tests(session, *packages, *INTEGRATION, "-m", "")
 

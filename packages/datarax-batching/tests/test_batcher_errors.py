@@ -243,7 +243,7 @@ def test_drop_remainder_must_be_bool():
             r"remainder must be one of \('pad', 'drop', 'partial'\)",
         ),
         ({"pad_values": "first"}, ValueError, "pad_values must be a number or 'last'"),
-        ({"pad_values": [0]}, TypeError, "pad_values must be a number or 'last'.*got list"),
+        ({"pad_values": {0}}, TypeError, "pad_values must be a number or 'last'.*got set"),
         ({"pad_values": {"x": None}}, TypeError, r"pad_values\['x'\] must be a number"),
         ({"pad_values": {1: 0}}, TypeError, "pad_values must map field names"),
         ({"pad_values": 1, "remainder": "drop"}, ValueError, "has no effect with remainder='drop'"),

@@ -2,6 +2,9 @@
 
 import dataclasses
 import pickle
+from collections import UserDict, UserList
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +132,64 @@ def test_a_module_can_compute_statistics():
             return {"mean": data.mean()}
 
     assert OperatorConfig(batch_stats_fn=Mean()).batch_stats_fn(np.ones(3))["mean"] == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Wave:
+    """A part of an option, which files name."""
+
+    length: float
+    kind: str = dataclasses.field(default="Wave", init=False, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadConfig(OperatorConfig):
+    """Checks before its base does, as some configs do."""
+
+    sizes: tuple[int, ...] = (1, 2)
+    names: list[str] | None = None
+    waves: tuple[Wave | float, ...] = ()
+    extra: Any = None
+
+    def __post_init__(self):
+        if not isinstance(self.sizes, tuple):
+            raise TypeError("sizes must be a tuple")
+        super().__post_init__()
+
+
+class Rows(Sequence):
+    """Reads like a list, and is none."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return (3, 4)[index]
+
+
+@pytest.mark.parametrize("sizes", [[3, 4], UserList([3, 4]), Rows(), range(3, 5)], ids=type)
+def test_sequences_are_taken_as_the_annotation_says(sizes):
+    """What reads like a list becomes a tuple, before any check; a list where one is announced."""
+    config = ReadConfig(sizes=sizes, names=UserList("ab"), extra=UserDict(a=UserList([1])))
+    assert (config.sizes, config.names, config.extra) == ((3, 4), ["a", "b"], {"a": (1,)})
+    assert ReadConfig(extra=(rows := Rows())).extra is rows
+
+
+def test_asdict_comes_back_with_what_is_inside():
+    """A dict that names the class of an option makes it again, and an equal config."""
+    config = ReadConfig(waves=(Wave(0.5), 2.0), precomputed_stats={"mean": [[0.5, 1], [2, 3]]})
+    read = ReadConfig(**dataclasses.asdict(config))
+    assert (read, hash(read)) == (config, hash(config))
+    assert read.precomputed_stats["mean"].shape == (2, 2)
+    assert ReadConfig(extra={"kind": "Wave"}).extra == {"kind": "Wave"}
+
+
+def test_annotations_are_types():
+    """Parsers of command lines find types, whose names they would look up in the wrong module."""
+    assert {field.name: field.type for field in dataclasses.fields(OperatorConfig)} == {
+        **dict.fromkeys(("cacheable", "stochastic"), bool),
+        "batch_stats_fn": Callable[..., dict[str, Any]] | None,
+        "precomputed_stats": dict[str, Any] | None,
+        "stream_name": str | None,
+        "batch_strategy": str,
+    }

@@ -46,7 +46,7 @@ class MultiRateBatcherConfig(StructuralConfig):
     """
 
     steps: int = field(kw_only=True)
-    rates: Mapping[str, int] | Iterable[tuple[str, int]] = field(kw_only=True)
+    rates: Mapping[str, int] | tuple[tuple[str, int], ...] = field(kw_only=True)
     hop: int | None = field(default=None, kw_only=True)
     remainder: Literal["pad", "drop", "partial"] = field(default="pad", kw_only=True)
     pad_values: PadValues = field(default=0, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -14,8 +14,8 @@ from datarax.batching._memory import aligned_empty
 from datarax.core._batch_spec import require_batch_size
 from datarax.core.element_batch import Batch
 
-PadValue = complex | np.generic | Literal["last"]
-PadValues = PadValue | Mapping[str, PadValue] | Iterable[tuple[str, PadValue]]
+PadValue = int | float | complex | Literal["last"]
+PadValues = PadValue | Mapping[str, PadValue] | tuple[tuple[str, PadValue], ...]
 
 
 def frozen_pad_values(name: str, values: Any) -> PadValue | tuple[tuple[str, PadValue], ...]:
@@ -37,7 +37,7 @@ def frozen_pad_values(name: str, values: Any) -> PadValue | tuple[tuple[str, Pad
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
-def _checked_value(name: str, value: Any) -> PadValue:
+def _checked_value(name: str, value: Any) -> Any:
     if isinstance(value, str):
         if value != "last":
             raise ValueError(

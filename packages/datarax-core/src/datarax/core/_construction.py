@@ -113,7 +113,7 @@ def different_options(config: Any) -> list[str]:
 
 def differs(config: Any, field: dataclasses.Field[Any]) -> bool:
     """Whether an option of a config is not the default."""
-    default = field.default
+    default = field.metadata.get("default", field.default)
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     value = getattr(config, field.name)

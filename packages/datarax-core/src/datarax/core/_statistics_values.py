@@ -16,7 +16,7 @@ def frozen_statistics(name: str, statistics: object) -> dict[str, Any]:
 
     Args:
       name: what the errors call it.
-      statistics: a dict, nested as wanted, of numbers and arrays.
+      statistics: a dict, nested as wanted, of numbers, arrays and lists of numbers.
 
     Raises:
       TypeError: if it is no dict, or a leaf is not numeric (the path is named).
@@ -41,8 +41,15 @@ def frozen_statistics(name: str, statistics: object) -> dict[str, Any]:
         array.flags.writeable = False
         return array
 
-    plain = jax.tree.map(lambda leaf: leaf, dict(statistics))
-    return jax.tree_util.tree_map_with_path(freeze, plain)
+    plain = jax.tree.map(lambda leaf: leaf, dict(statistics), is_leaf=_lists_numbers)
+    return jax.tree_util.tree_map_with_path(freeze, plain, is_leaf=_lists_numbers)
+
+
+def _lists_numbers(node: Any) -> bool:
+    """Whether it is a list of numbers, as files have in place of arrays."""
+    return isinstance(node, list | tuple) and all(
+        isinstance(entry, int | float) or _lists_numbers(entry) for entry in node
+    )
 
 
 class FrozenStatistics(dict[str, Any]):

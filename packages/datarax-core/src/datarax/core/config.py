@@ -1,13 +1,10 @@
 """Configurations of modules: frozen dataclasses, validated when they are made."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flax import nnx
-
+from datarax.core import _options
 from datarax.core import _sole_owner as _sole_owner
 from datarax.core._construction import different_options
 from datarax.core._exact import Exact as Exact
@@ -50,6 +47,9 @@ def require_names(config: object, *fields: str, optional: bool = False) -> None:
 class DataraxModuleConfig:
     """What every module can be told.
 
+    Options may come from JSON, YAML or OmegaConf: lists are taken as tuples, mappings as dicts, and
+    what `dataclasses.asdict` makes of a config makes an equal one again.
+
     Args:
       cacheable: remember the result for a batch of the very same `jax.Array`s. Only deterministic
         modules can; a batch with a writable NumPy array, which could change, is never looked up.
@@ -66,7 +66,7 @@ class DataraxModuleConfig:
     """
 
     cacheable: bool = False
-    batch_stats_fn: Callable[..., dict[str, Any]] | nnx.Module | None = None
+    batch_stats_fn: Callable[..., dict[str, Any]] | None = None
     precomputed_stats: dict[str, Any] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -74,6 +74,9 @@ class DataraxModuleConfig:
         # Before `@dataclass` gives the class one that lists all fields.
         if "__repr__" not in vars(cls):
             cls.__repr__ = DataraxModuleConfig.__repr__
+        if "__post_init__" in vars(cls):
+            cls.__post_init__ = _options.read_first(cls.__post_init__)
+        _options.resolve_annotations(cls)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(different_options(self))})"
@@ -82,6 +85,7 @@ class DataraxModuleConfig:
         return config_html(self)
 
     def __post_init__(self) -> None:
+        _options.read(self)
         require_bools(self, "cacheable")
         if self.batch_stats_fn is not None and not callable(self.batch_stats_fn):
             raise TypeError(

@@ -41,7 +41,7 @@ class ImageFolderConfig(SourceConfig):
     'RGB'
     """
 
-    root: str | os.PathLike[str]
+    root: str | Path
     mode: str = "RGB"
     decode: bool = True
     extensions: tuple[str, ...] = EXTENSIONS

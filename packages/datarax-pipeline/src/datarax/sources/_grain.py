@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import index as as_index
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -21,8 +21,13 @@ from datarax.sources._metadata import require_numbers, with_metadata
 from datarax.sources._opaque import Opaque
 from datarax.sources._source import MAX_RECORDS, DataSourceModule
 
-if TYPE_CHECKING:
-    from grain.sharding import ShardOptions
+
+class Shard(Protocol):
+    """Which part of the records a host reads, as `grain.sharding.ShardOptions` says it."""
+
+    shard_index: int
+    shard_count: int
+    drop_remainder: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,7 @@ class GrainSourceConfig(SourceConfig):
 
     num_workers: int = 0
     num_threads: int = 4
-    shard: ShardOptions | None = None
+    shard: Shard | None = None
     length: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +69,10 @@ class GrainSourceConfig(SourceConfig):
                 raise TypeError(f"GrainSourceConfig.{field} must be an integer, got {value!r}")
             if as_index(value) < least:
                 raise ValueError(f"GrainSourceConfig.{field} must be {least} or more, got {value}")
+        if isinstance(self.shard, Mapping):
+            from grain.sharding import ShardOptions
+
+            object.__setattr__(self, "shard", ShardOptions(**self.shard))
         if self.shard is not None and not hasattr(self.shard, "shard_index"):
             raise TypeError(
                 "GrainSourceConfig.shard must be grain.sharding.ShardOptions or None, got "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class TFDSEagerConfig(SourceConfig):
 
     name: str
     split: str
-    data_dir: str | os.PathLike[str] | None = None
-    exclude_keys: Iterable[str] = frozenset()
+    data_dir: str | Path | None = None
+    exclude_keys: frozenset[str] | set[str] | tuple[str, ...] = frozenset()
     on_device: bool = False
 
     def __post_init__(self) -> None:

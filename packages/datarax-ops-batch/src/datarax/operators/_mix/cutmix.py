@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Array, Float32, Int32, UInt32
 
@@ -34,6 +34,7 @@ class CutMix(RegionSampler):
 
     placement: str = "inside"
     minmax: tuple[float, float] | None = None
+    kind: str = field(default="CutMix", init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_choice("CutMix", "placement", self.placement, tuple(PLACEMENTS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class FMix(RegionSampler):
     """
 
     decay: float = 3.0
+    kind: str = field(default="FMix", init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_number("FMix", "decay", self.decay, 0, 100)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Shaped, UInt32
@@ -40,6 +40,7 @@ class ResizeMix(RegionSampler):
 
     low: float = 0.1
     high: float = 0.8
+    kind: str = field(default="ResizeMix", init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_number("ResizeMix", "low", self.low, 0, 1)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datarax.core._modality_config import is_sequence, require_number
-from datarax.operators.modality.image._operations import Operation
+from datarax.operators.modality.image._operations import Entry, Operation
 from datarax.operators.modality.image._policy import NONE
 from datarax.operators.modality.image._policy_tables import AUTO_AUGMENT, require_named
 
-Layer = tuple[str | Operation, float, float | None]
+Layer = tuple[Entry, float, float | None]
 SubPolicy = tuple[Layer, ...]
 
 LARGEST = 9

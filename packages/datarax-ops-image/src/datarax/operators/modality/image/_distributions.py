@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -110,6 +110,7 @@ class Uniform(Distribution):
 
     low: float
     high: float
+    kind: str = field(default="Uniform", init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._set_numbers("low", "high")
@@ -149,6 +150,7 @@ class LogUniform(Distribution):
 
     low: float
     high: float
+    kind: str = field(default="LogUniform", init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._set_numbers("low", "high")
@@ -189,6 +191,7 @@ class Normal(Distribution):
     std: float
     low: float | None = None
     high: float | None = None
+    kind: str = field(default="Normal", init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._set_numbers("mean", "std", "low", "high")
@@ -228,6 +231,7 @@ class Choice(Distribution):
 
     values: tuple[float, ...]
     weights: tuple[float, ...] | None = None
+    kind: str = field(default="Choice", init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("values", "weights"):

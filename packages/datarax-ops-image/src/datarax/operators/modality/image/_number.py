@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 from zlib import crc32
 
 import numpy as np
@@ -16,7 +16,11 @@ from datarax.core._modality_config import is_sequence, require_number
 from datarax.core.randomness import fold_in, random_words
 from datarax.operators.modality.image._distributions import Distribution, Uniform
 
-Number = float | tuple[float, float] | Distribution
+if TYPE_CHECKING:
+    Number = float | tuple[float, float] | Distribution
+else:
+    # Parsers of command lines take a dataclass in a union for options of its own.
+    Number = float | Annotated[tuple[float, float], Distribution]
 
 RULE = "number"
 
@@ -129,9 +133,11 @@ def number(
     rule = NumberRule(
         low if above is None else above, high, integer, above is not None, default is None
     )
+    metadata = {RULE: rule}
     if default is not dataclasses.MISSING:
-        default = rule.checked("the default", default)
-    return dataclasses.field(default=default, kw_only=True, metadata={RULE: rule})
+        # As configs have it, by which `repr` tells what differs.
+        metadata["default"] = rule.checked("the default", default)
+    return dataclasses.field(default=default, kw_only=True, metadata=metadata)
 
 
 def rules_of(config: Any) -> dict[str, NumberRule]:

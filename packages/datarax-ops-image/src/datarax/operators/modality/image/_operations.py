@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -50,6 +50,7 @@ class Operation:
     signed: bool = False
     whole: Literal["truncate", "round"] | None = None
     levels: bool = False
+    kind: str = field(default="Operation", init=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.first is None) != (self.last is None):
@@ -117,6 +118,15 @@ class Warp(Operation):
     >>> Warp(flipped).function((4, 8), 0).tolist()
     [[1.0, 0.0, 0.0], [0.0, -1.0, 8.0]]
     """
+
+    kind: str = field(default="Warp", init=False, repr=False)
+
+
+if TYPE_CHECKING:
+    Entry = str | Operation
+else:
+    # Parsers of command lines take a dataclass in a union for options of its own.
+    Entry = Annotated[str, Operation]
 
 
 def identity(image: Array) -> Array:

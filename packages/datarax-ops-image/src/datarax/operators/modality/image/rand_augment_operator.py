@@ -14,7 +14,7 @@ from datarax.core.randomness import open_uniform
 from datarax.operators.modality.image import _option_types as types
 from datarax.operators.modality.image import _policy_draws as draws
 from datarax.operators.modality.image._distributions import normal
-from datarax.operators.modality.image._operations import Operation
+from datarax.operators.modality.image._operations import Entry, Operation
 from datarax.operators.modality.image._policy_operator import (
     Magnitude,
     PolicyOperator,
@@ -57,7 +57,7 @@ class RandAugmentOperatorConfig(PolicyOperatorConfig):
     2
     """
 
-    operations: str | tuple[str | Operation, ...] = field(default="timm", kw_only=True)
+    operations: str | tuple[Entry, ...] = field(default="timm", kw_only=True)
     num_layers: int = field(default=2, kw_only=True)
     magnitude: float = field(default=9.0, kw_only=True)
     magnitude_std: float = field(default=0.0, kw_only=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
 from datarax.operators.modality.image import _policy_draws as draws
-from datarax.operators.modality.image._operations import Operation
+from datarax.operators.modality.image._operations import Entry, Operation
 from datarax.operators.modality.image._policy_operator import PolicyOperator, PolicyOperatorConfig
 from datarax.operators.modality.image._policy_tables import (
     TRIVIAL_AUGMENT,
@@ -37,7 +37,7 @@ class TrivialAugmentOperatorConfig(PolicyOperatorConfig):
     'wide'
     """
 
-    operations: str | tuple[str | Operation, ...] = field(default="wide", kw_only=True)
+    operations: str | tuple[Entry, ...] = field(default="wide", kw_only=True)
 
     def check(self) -> None:
         super().check()
