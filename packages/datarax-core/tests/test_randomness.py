@@ -240,15 +240,46 @@ def test_the_sequence_is_the_same_on_any_number_of_devices(implementation, devic
         jax.jit,
         lambda f: lambda b: jax.lax.scan(lambda c, _: (c, f(b)), None, None, length=2),
         lambda f: lambda b: jax.grad(lambda x: f(b.replace(data={"x": x}))["x"].sum())(b["x"]),
+        lambda f: lambda b: jax.jit(lambda f, b: (f(b), f))(f, b),
+        lambda f: lambda b: jax.vmap(lambda f, _: f(b), in_axes=(None, 0))(f, b["x"]),
+        lambda f: lambda b: jax.lax.scan(lambda f, _: (f, f(b)), f, None, length=2),
+        lambda f: lambda b: nnx.jit(lambda f: jax.checkpoint(lambda f: f(b))(f))(f),
     ],
-    ids=["jit", "scan", "grad"],
+    ids=["jit", "scan", "grad", "jit of it", "vmap of it", "scan of it", "checkpoint of it"],
 )
 def test_a_stream_that_cannot_advance_is_an_error(transform):
-    """Rule 3: closing over the operator in a transformation names nnx.jit and record_index."""
+    """Rule 3: JAX's transformations bring no stream back, of a closure or of an argument."""
     op = operator()
-    with pytest.raises(ValueError, match=r"cannot advance its random stream .* nnx.jit .* record_"):
+    message = r"cannot advance its random stream .* key=key.* nnx.jit .* record_"
+    with pytest.raises(ValueError, match=message):
         transform(op)(plain())
     assert op.rngs.draw.count.get_value() == 0
+
+
+def test_an_operator_given_to_a_jit_needs_a_key_or_numbers():
+    """With either, the result is the eager call's, and an operator that came back draws on."""
+    op, given = operator(), indexed([3, 1])
+    run = jax.jit(lambda op, batch, key: (op(batch, key=key), op))
+    for key in (None, jax.random.key(1)):
+        out, again = run(op, given, key)
+        assert same(out, op(given, key=key))
+    assert same(again(plain()), op(plain()))
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+def test_transformations_of_nnx_advance_the_stream(graph):
+    """Rule 3: made of a graph or of a tree, an operator draws what it draws eagerly."""
+    op, eager = operator(), operator()
+
+    def loss(x, op, batch):
+        out = op(batch)
+        return x * out["x"].sum(), out
+
+    run = nnx.jit(lambda op, batch: op(batch), graph=graph)
+    grad = nnx.grad(loss, has_aux=True, graph=graph)
+    for call in (run, run, lambda op, batch: grad(1.0, op, batch)[1]):
+        assert same(call(op, plain()), eager(plain()))
+    assert op.rngs.draw.count.get_value() == 3
 
 
 def test_a_failed_call_does_not_advance_the_stream():

@@ -23,9 +23,10 @@ from datarax.core._explicit_axes import (
 )
 from datarax.core._holding import holds_little
 from datarax.core._raw_key import typed
+from datarax.core._streams import can_update, lose_alike
 from datarax.core.element_batch import Batch
 from datarax.core.module import OperationCount
-from datarax.core.randomness import can_update, explicit_key
+from datarax.core.randomness import explicit_key
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
@@ -221,6 +222,7 @@ def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch, key: Any) -> Bat
     with automatic_axes(mesh) as brought:
         graphdef, state = nnx.split(operator)
         inside = nnx.merge(graphdef, brought(state))
+        lose_alike(operator, inside)
         copies = [leaf for leaf in variables_of(inside) if isinstance(leaf, nnx.Variable)]
         before = [copy.get_raw_value() for copy in copies]
         inner = brought(batch)
@@ -233,8 +235,7 @@ def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch, key: Any) -> Bat
         if not can_update(variable):
             raise ValueError(
                 f"{operator._label()} cannot set its {type(variable).__name__} inside a jax.jit "
-                "that closes over it; use nnx.jit with the operator as an argument, or, for its "
-                "random stream, give the batch a record_index"
+                "that closes over it; use nnx.jit with the operator as an argument"
             )
         variable.set_value(replicated(mesh, new))
     same = dict(zip(map(id, jax.tree.leaves(inner)), jax.tree.leaves(batch), strict=True))

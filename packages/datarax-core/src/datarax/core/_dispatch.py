@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.nnx import tracers
 
 from datarax.core._cache import IdentityCache
 from datarax.core._compiled import Recipe, process, shared_run, variables_of
 from datarax.core._raw_key import typed
+from datarax.core._streams import EAGER
 from datarax.core.element_batch import Batch
 from datarax.core.module import OperationCount, increased
 from datarax.core.randomness import is_member
@@ -33,9 +33,6 @@ from datarax.core.randomness import is_member
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
 
-
-with jax.ensure_compile_time_eval():
-    _EAGER = tracers.TraceState()
 
 Result = tuple[list[Any], list[Any], Recipe]
 
@@ -175,7 +172,7 @@ def forget_results(operator: OperatorModule) -> None:
 def call(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Batch:
     """Calls the operator: compiled when run eagerly, inline inside a trace."""
     __tracebackhide__ = True
-    if not _EAGER.is_valid() or is_member():
+    if not EAGER.is_valid() or is_member():
         return _with_metadata(operator, process(operator, batch, typed(key)), batch)
     calls = _calls_of(operator)
     with calls.lock:
@@ -191,7 +188,7 @@ def call(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Batch:
 def recycle(operator: OperatorModule[Any], batch: Batch, spent: Batch, key: Any = None) -> Batch:
     """Calls the operator with the result in the memory of `spent`."""
     __tracebackhide__ = True
-    if not _EAGER.is_valid():
+    if not EAGER.is_valid():
         raise ValueError(
             f"{operator._label()}.recycle cannot give memory away inside a trace, where the outer "
             "jit owns it; call the operator, and name the argument in that jit's donate_argnames"

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.errors import TraceContextError
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Key, UInt32
 
@@ -26,6 +25,9 @@ from datarax.core import _raw_key, _recording
 from datarax.core._draws import below as below
 from datarax.core._draws import coin as coin
 from datarax.core._draws import open_uniform as open_uniform
+from datarax.core._streams import OwnRngs as OwnRngs
+from datarax.core._streams import can_advance
+from datarax.core._streams import can_update as can_update
 from datarax.core._threefry import THREEFRY as THREEFRY
 from datarax.core._threefry import fold_in as fold_in
 from datarax.core._threefry import random_words as random_words
@@ -50,13 +52,6 @@ class _Given:
     key: Key[Array, ""]
     caller: type[Any] | None
     calls: Counter[type[Any]] = field(default_factory=Counter)
-
-
-class OwnRngs(nnx.Rngs):
-    """The streams of one module."""
-
-    def set_view(self) -> None:
-        """Has no mode; without this, `nnx.view` takes the name for a stream's and advances it."""
 
 
 def class_word(kind: type[Any]) -> np.uint32:
@@ -116,15 +111,6 @@ def require_streams(owner: str, names: Sequence[str], available: Sequence[str]) 
             f"{owner} needs the random streams {missing}, but there are {list(available)}; pass "
             f"for example rngs=nnx.Rngs({missing[0]}=0)"
         )
-
-
-def can_update(variable: nnx.Variable[Any]) -> bool:
-    """Whether the Variable belongs to the trace that runs now, so that a new value will stay."""
-    try:
-        variable.set_raw_value(variable.get_raw_value())
-    except TraceContextError:
-        return False
-    return True
 
 
 def as_key(key: Any) -> Key[Array, ""]:
@@ -233,12 +219,12 @@ def told_apart(key: Key[Array, ""]) -> Key[Array, ""]:
 def call_key(owner: str, stream: nnx.RngStream) -> Iterator[Key[Array, ""]]:
     """The key of the stream's next call; the call counts if the block does not raise."""
     count = stream.count.get_value()
-    if not can_update(stream.count):
+    if not can_advance(stream):
         raise ValueError(
             f"{owner} cannot advance its random stream inside a jax.jit (or grad, vmap, scan) that "
-            "closes over it, so every call would draw the same numbers; pass a key, as in "
-            "op(batch, key=key), use nnx.jit (nnx.grad, ...) with the operator as an argument, or "
-            "give the batch a record_index and an epoch"
+            "closes over it or takes it as an argument, so every call would draw the same numbers; "
+            "pass a key, as in op(batch, key=key), use nnx.jit (nnx.grad, ...) with the operator "
+            "as an argument, or give the batch a record_index and an epoch"
         )
     yield told_apart(fold_in(stream.key.get_value(), count))
     following = count + count.dtype.type(1)
