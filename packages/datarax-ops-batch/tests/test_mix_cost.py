@@ -36,6 +36,16 @@ def test_images_are_written_once(mode):
     assert passes_over_images(mode=mode) == ["fusion"]
 
 
+def test_rows_of_pixels_stay_rows():
+    """No long line of a whole image, in which a pixel's row is found by dividing, is ever made."""
+    config = BatchMixOperatorConfig(mode="both", alpha=0.8, cutmix_alpha=1.0, num_classes=8)
+    op = BatchMixOperator(config, rngs=nnx.Rngs(0))
+    fields = {"image": np.zeros(SHAPE, np.float32), "label": np.zeros(8, np.int32)}
+    text = jax.jit(op).lower(fields, key=jax.random.key(0)).as_text()
+    assert "8x24x60x" in text
+    assert f"8x{24 * 60}x" not in text
+
+
 def test_a_second_pass_is_noticed():
     """Mixing one row after another copies the images, which the reading of the text must see."""
     assert len(passes_over_images(mode="mixup", batch_strategy="scan")) > 1

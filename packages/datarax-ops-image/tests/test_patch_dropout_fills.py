@@ -1,5 +1,7 @@
 """What stands in the patches: constants that fit, noise, colours and means."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -114,6 +116,18 @@ def test_noise_is_uniform_and_different_everywhere(dtype, bounds, expected):
         assert stats.chisquare(counts).pvalue > 1e-3
     assert abs(np.corrcoef(out[0].ravel(), out[1].ravel())[0, 1]) < 0.08
     assert abs(np.corrcoef(out[..., 0].ravel(), out[..., 1].ravel())[0, 1]) < 0.05
+
+
+def test_noise_is_drawn_where_patches_are():
+    """On a CPU, records without patches draw nothing, and no record widens the batch's bfloat16."""
+    config = PatchDropoutOperatorConfig(
+        field_key="image", num_patches=1, patch_size=(2, 2), prob=0.5, fill="noise", stochastic=True
+    )
+    op = PatchDropoutOperator(config, rngs=nnx.Rngs(0))
+    fields = {"image": np.zeros((6, 8, 8, 3), ml_dtypes.bfloat16)}
+    text = jax.jit(op).lower(fields, key=jax.random.key(0)).compile().as_text()
+    assert re.search(r"bf16\[8,8,3\]\S* conditional\(", text)
+    assert "f32[6,8,8,3]" not in text.replace("bf16[", "")
 
 
 def test_color_is_one_per_record():

@@ -43,12 +43,12 @@ def take_partners(
 ) -> Shaped[Array, "batch *rest"]:
     """Each row's partner, taken inside the group so that sharded groups stay where they are."""
     batch = array.shape[0]
-    flat = array.reshape(batch, -1)
+    flat = array.reshape(lines(array.shape))
     if batch == group or batch % group:
         taken = _take(flat, partner)
     else:
         local = (partner % group).reshape(-1, group)
-        taken = jax.vmap(_take)(flat.reshape(-1, group, flat.shape[1]), local)
+        taken = jax.vmap(_take)(flat.reshape(-1, group, *flat.shape[1:]), local)
     return taken.reshape(array.shape)
 
 
@@ -107,9 +107,20 @@ def weights(
 def _blend_rows(
     own: Array, other: Array, lam: Float[Array, " batch"], rest: Float[Array, " batch"]
 ) -> Array:
-    flat = (own.shape[0], math.prod(own.shape[1:]))
-    mixed = blend(own.reshape(flat), other.reshape(flat), lam[:, None], rest[:, None])
+    flat = lines(own.shape)
+    lam, rest = (number.reshape(-1, *(1,) * (len(flat) - 1)) for number in (lam, rest))
+    mixed = blend(own.reshape(flat), other.reshape(flat), lam, rest)
     return mixed.reshape(own.shape)
+
+
+def lines(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`(batch, height, width * channel)` of a batch of images, `(batch, size)` of vectors.
+
+    Long lines make fast loops. As `paste` has the same ones, what comes before in a compilation,
+    such as a normalisation, is not computed by way of a division for each pixel.
+    """
+    kept = 2 if len(shape) > 2 else 1
+    return *shape[:kept], math.prod(shape[kept:])
 
 
 def one_by_one(

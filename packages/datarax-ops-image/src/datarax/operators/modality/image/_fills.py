@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,15 @@ from datarax.core.randomness import THREEFRY, random_words
 from datarax.operators.modality.image import _means
 from datarax.operators.modality.image._config import PatchDropoutOperatorConfig
 from datarax.operators.modality.image._geometry import channel_axis
+from datarax.operators.modality.image._given import Patches
 from datarax.operators.modality.image._sampling import below, unit
+from datarax.operators.modality.image.functional._backends import record_by_record
 
 
 def fill_of(
     config: PatchDropoutOperatorConfig,
     image: Array,
-    seed: UInt32[Array, "2"] | None,
+    patches: Patches,
     stats: dict[str, Any] | None,
 ) -> Array:
     """What stands in the patches of one record.
@@ -29,7 +32,7 @@ def fill_of(
     Args:
       config: which fill.
       image: any shape.
-      seed: two random words, for fills that are random.
+      patches: the record's, with two random words for fills that are random.
       stats: the operator's statistics, for the mean of the data set.
 
     Returns:
@@ -52,7 +55,21 @@ def fill_of(
     if config.fill == "color":
         shape = tuple(side if axis == channels else 1 for axis, side in enumerate(shape))
     bounds = random_bounds(config.fill_range, config.clip_range, image.dtype)
-    return random_values(seed, shape=shape, dtype=image.dtype, bounds=bounds)
+    values = partial(random_values, shape=shape, dtype=image.dtype, bounds=bounds)
+    if config.fill == "color" or patches.count is None:
+        return values(patches.seed)
+    return _where_dropped(values, patches.seed, patches.count)
+
+
+def _where_dropped(values: Callable[..., Array], seed: Array, count: Array) -> Array:
+    """Random values of a record that has patches, else zeros: on a CPU they cost more than all."""
+
+    def one(seed: Array, count: Array) -> Array:
+        made = jax.eval_shape(values, seed)
+        nothing = partial(jnp.zeros, made.shape, made.dtype)
+        return jax.lax.cond(count > 0, lambda: values(seed), nothing)
+
+    return record_by_record(one, lambda seed, count: values(seed))(seed, count)
 
 
 def _constant(config: PatchDropoutOperatorConfig, image: Array, channels: int | None) -> np.ndarray:

@@ -14,6 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Int, UInt32
 
 WORD = 32
@@ -44,7 +45,19 @@ def bit_sets(
         reached &= (number < count)[:, None]
     bits = jnp.where(reached, np.uint32(1) << (number % WORD).astype(np.uint32)[:, None], 0)
     words = range(0, starts.shape[0], WORD)
-    return jnp.stack([bits[i : i + WORD].sum(0, dtype=jnp.uint32) for i in words])
+    return jnp.stack([_summed_once(bits[i : i + WORD]) for i in words])
+
+
+def _summed_once(bits: UInt32[Array, "patches places"]) -> UInt32[Array, " places"]:
+    """The set at each place, which XLA computes once: by a reduction even where one patch is all.
+
+    What it thinks cheap it computes again for each pixel that asks, and where rows are mixed
+    afterwards, by way of divisions.
+    """
+    if bits.shape[0] > 1:
+        return bits.sum(0, dtype=jnp.uint32)
+    pair = jnp.where(lax.broadcasted_iota(jnp.uint32, (2, *bits.shape[1:]), 0) == 0, bits, 0)
+    return lax.reduce(pair, np.uint32(0), lax.bitwise_or, (0,))
 
 
 def shared(

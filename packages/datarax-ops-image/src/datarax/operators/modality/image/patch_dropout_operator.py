@@ -118,7 +118,7 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
         value = jnp.asarray(value)
         patches = self._patches(value, random_params)
         axes = _geometry.spatial_axes(self.config, value.shape)
-        fill = _fills.fill_of(self.config, value, patches.seed, stats)
+        fill = _fills.fill_of(self.config, value, patches, stats)
         if self.config.in_place:
             layout = _geometry.layout(self.config, value.shape)
             size = layout.heights[0], layout.widths[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +37,22 @@ def record_by_record(
         ]
         result = lax.platform_dependent(
             *arrays,
-            cpu=lambda *stacked: lax.map(lambda record: function(*record), stacked),
+            cpu=lambda *stacked: _in_turn(function, stacked),
             default=jax.vmap(elsewhere or one),
         )
         return result, True
 
     return function
+
+
+def _in_turn(function: Callable[..., Array], stacked: Sequence[Array]) -> Array:
+    """`lax.map`, whose result is made of integers where it would be floats of 16 bits.
+
+    XLA on a CPU writes such floats by widening what is there, which here is the whole batch, for
+    each record.
+    """
+    dtype = jax.eval_shape(function, *(array[0] for array in stacked)).dtype
+    if not (jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize == 2):
+        return lax.map(lambda record: function(*record), stacked)
+    words = lax.map(lambda record: lax.bitcast_convert_type(function(*record), jnp.uint16), stacked)
+    return lax.bitcast_convert_type(words, dtype)
