@@ -55,9 +55,9 @@ def test_a_brightness_and_a_rotation_are_learned(run_example):
 
 
 def test_a_recipe_shows_what_the_network_sees(monkeypatch, tmp_path):
-    """Photographs come out of a loop on plain dicts at one size, normalised, mixed and as a figure.
+    """The whole recipe in a pipeline and a crop in the loop give mixed batches.
 
-    The same operators as stages of a pipeline would have to be compiled once more.
+    The loop has the same operators otherwise, which would have to be compiled once more.
     """
     for module in ("matplotlib", "skimage"):
         pytest.importorskip(module, reason=f"the example needs {module}")
@@ -65,15 +65,24 @@ def test_a_recipe_shows_what_the_network_sees(monkeypatch, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         example = runpy.run_path(str(ROOT / "examples/image_recipe.py"))
         records = example["photographs"](36, 48)
-        losses, (first, second) = example["by_own_loop"](records, 24, steps=2)
+        epochs = example["by_pipeline"](records, 24, epochs=2)
+        whole = example["augmentation"]
+        monkeypatch.setitem(
+            example["by_own_loop"].__globals__,
+            "augmentation",
+            lambda *args: whole(*args).operators[0],
+        )
+        losses, steps = example["by_own_loop"](records, 24, steps=2)
     assert np.isfinite(losses).all()
-    for seen in (first, second):
+    for seen in (*epochs, *steps):
         assert seen["image"].shape == (5, 24, 24, 3)
+        np.testing.assert_allclose(seen["label"].sum(1), 1, rtol=1e-5)
+    for seen in epochs:
         assert seen["image"].min() < -0.5
         assert seen["image"].max() > 0.5
-        np.testing.assert_allclose(seen["label"].sum(1), 1, rtol=1e-5)
-    assert not np.array_equal(first["image"], second["image"])
-    example["draw"](records, {"step 0": first, "step 1": second}, tmp_path / "seen.png")
+    for first, second in (epochs, steps):
+        assert not np.array_equal(first["image"], second["image"])
+    example["draw"](records, {"epoch 0": epochs[0], "step 0": steps[0]}, tmp_path / "seen.png")
     assert (tmp_path / "seen.png").stat().st_size > 10_000
 
 
