@@ -1,19 +1,31 @@
-"""Lets code in tables break after a dot, an underscore, a bracket, "=" or "/", not in a word."""
+"""Lets long code in tables break after a dot, a bracket, "=" or "/", else after an underscore."""
 
+import html
 import re
 
 CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
 CODE = re.compile(r'(?<=<span class="pre">)[^<]+(?=</span>)')
 # Not between the digits of a number; what HTML escapes has none of these characters.
-BREAK = re.compile(r"(?<=[^\W\d]\.)(?=\w)|(?<=_)(?=[^\W_])|(?<=[=(/])(?=[\w&(\[])")
+BETWEEN = re.compile(r"(?<=[^\W\d]\.)(?=\w)|(?<=[=(/])(?=[\w&(\[])")
+IN_NAMES = re.compile(r"(?<=[^\W_]_)(?=[^\W_])")
+LONGEST = 18  # characters that stay together
+
+
+def _broken(word):
+    """The code, which has no space, with a mark at each place where it may break."""
+    parts = BETWEEN.split(word) if _is_long(word) else [word]
+    return "<wbr>".join(IN_NAMES.sub("<wbr>", part) if _is_long(part) else part for part in parts)
+
+
+def _is_long(word):
+    return len(html.unescape(word)) > LONGEST
 
 
 def _breakable(_app, _page, _template, context, _doctree):
     """Mark where the code of the table cells of a page may break."""
     if "body" in context:
         context["body"] = CELL.sub(
-            lambda cell: CODE.sub(lambda code: BREAK.sub("<wbr>", code[0]), cell[0]),
-            context["body"],
+            lambda cell: CODE.sub(lambda code: _broken(code[0]), cell[0]), context["body"]
         )
 
 

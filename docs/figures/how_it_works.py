@@ -90,13 +90,13 @@ def call():
         (
             "op(batch, key=…)",
             "core/operator.py, core/_plain.py",
-            "a dict becomes a Batch; values and keys are checked while they are values",
+            "a dict becomes a Batch; values and keys are checked if they are known",
             BLUE,
         ),
         (
             "inline, or compiled?",
             "core/_dispatch.py: call",
-            "inside a trace or a composition the call goes on inline",
+            "inside a trace or a composition the call is inline, without a jit of its own",
             BLUE,
         ),
         (
@@ -108,25 +108,25 @@ def call():
         (
             "run",
             "core/_compiled.py: shared_run",
-            "one jitted function for all operators of equal static part",
+            "one jitted function for all operators with the same static part",
             GREEN,
         ),
         (
             "process",
             "core/_compiled.py: process",
-            "sets metadata and explicit axes aside; compiled and inline calls meet here",
+            "takes off metadata and explicit axes; compiled and inline calls meet here",
             PURPLE,
         ),
         (
             "transform, or pass through",
             "core/_compiled.py: transformed",
-            "apply_batch in training; records as they are in evaluation",
+            "apply_batch in training; unchanged records in evaluation",
             PURPLE,
         ),
         (
             "draw",
             "core/operator.py: _random_params",
-            "a key for each record, or the stream's next one",
+            "a key for each record, or the next key of the stream",
             PURPLE,
         ),
         (
@@ -138,7 +138,7 @@ def call():
         (
             "put together",
             "core/_dispatch.py: _assembled",
-            "Variables get new values; the result, with your own arrays and metadata",
+            "Variables get new values; the result gets back unchanged arrays and metadata",
             BLUE,
         ),
     ]
@@ -157,43 +157,43 @@ def record():
         (
             "order",
             "sources/_order.py, sources/_permutation.py",
-            "which record stands at a position: a pure function of key, epoch and position",
+            "the record at a position: a pure function of key, epoch and position",
             GREEN,
         ),
         (
             "read and transform",
             "pipeline/_host.py, pipeline/_transforms.py",
-            "record by record, in threads; a generator of the record's own; errors by name",
+            "each record by itself, in threads, with its own generator; errors name it",
             GREEN,
         ),
         (
             "collate",
             "batching/_collate.py, batching/_copying.py",
-            "leaves side by side, one array a field",
+            "one array for each field, from the arrays of the records",
             ORANGE,
         ),
         (
             "pad",
             "batching/_padding.py",
-            "rows up to batch_size; valid_mask says which are records",
+            "adds rows up to batch_size; valid_mask says which rows are records",
             ORANGE,
         ),
         (
             "place",
             "pipeline/_reader.py, pipeline/_prefetch.py",
-            "a Batch with record_index, epoch and mask, on the device ahead of time",
+            "a Batch with record_index, epoch and mask, prefetched to the device",
             GREEN,
         ),
         (
             "stages",
             "pipeline/_stages.py",
-            "all operators in one compiled call; padding comes out as it went in",
+            "all operators in one compiled call; padding stays unchanged",
             PURPLE,
         ),
         (
             "loss",
             "batching/_masked.py",
-            "masked_mean(values, batch.valid_mask): padding counts nowhere",
+            "masked_mean(values, batch.valid_mask): padding does not count",
             ORANGE,
         ),
     ]
@@ -212,43 +212,43 @@ def draw():
         (
             "base key",
             "core/randomness.py: own_streams",
-            "the stream's next key, folded with the class's name (class_word)",
+            "the next key of the stream, folded with the name of the class (class_word)",
             BLUE,
         ),
         (
             "call key",
             "core/randomness.py: call_key",
-            "of a batch without numbers: folded with the count of calls; or the explicit key",
+            "batch without record_index: the next key of the stream, or the key= of the call",
             BLUE,
         ),
         (
             "record key",
             "core/randomness.py: record_keys",
-            "of a batch with numbers: the base key, folded with epoch, record_index and view",
+            "batch with record_index: the base key, folded with epoch, record_index and view",
             BLUE,
         ),
         (
             "words",
             "core/randomness.py: random_words",
-            "32 random bits each; of record keys always threefry, the same in any batch",
+            "32 random bits each; from record keys always by threefry, the same in any batch",
             BLUE,
         ),
         (
             "numbers",
             "core/_draws.py: below, coin",
-            "exact integers of words, the same on every backend",
+            "exact integers made from words, the same on every backend",
             BLUE,
         ),
         (
             "parameters",
             "generate_random_params",
-            "a plan as data: λ, partner, box; angle, corner, count",
+            "the draws as arrays: λ, partner, box; angle, corner, count",
             PURPLE,
         ),
         (
             "pixels",
             "a pure function",
-            "of the image and the numbers alone; bytes in integer arithmetic",
+            "computed from the image and the draws alone; uint8 with integers",
             ORANGE,
         ),
     ]
