@@ -1,4 +1,4 @@
-"""Batches of one size with a validity mask, and reductions that padding cannot reach."""
+"""Batches of one size with a validity mask, and reductions without padding."""
 
 from datarax.batching._bucket import BucketBatcher as BucketBatcher
 from datarax.batching._bucket import BucketBatcherConfig as BucketBatcherConfig

@@ -1,4 +1,4 @@
-"""`BucketBatcher`: records of similar length side by side."""
+"""`BucketBatcher`: batches of records of similar length."""
 
 from __future__ import annotations
 

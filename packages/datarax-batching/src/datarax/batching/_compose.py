@@ -67,8 +67,8 @@ def compose_specs(
       The specs after the source, each operator and the batcher.
 
     Raises:
-      TypeError: if an operator is no `OperatorModule`, the batcher is no `BatcherModule`, or the
-        source has no spec.
+      TypeError: if an operator is not an `OperatorModule`, if the batcher is not a
+        `BatcherModule`, or if the source has no spec.
       ValueError: if an operator makes something else than its `output_spec` says, listing every
         difference by path; what an operator raises for input that it cannot take, comes through.
 

@@ -1,4 +1,4 @@
-"""`DefaultBatcher`: consecutive records side by side."""
+"""`DefaultBatcher`: batches of consecutive records."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class DefaultBatcherConfig(StructuralConfig):
       pad_values: what padding holds: a number, "last" (a copy of the last record), or a dict of
         these by dotted field path, where fields that are not named get 0. Random keys take 0 or
         "last", and `states` 0, or "last" if `pad_values` is "last".
-      collate_fn: called with the list of a batch's elements; returns their data, a dict of arrays
-        `(len(elements), ...)` whose shapes and dtypes are the same for every batch. None stacks
-        equal records.
+      collate_fn: called with the list of the records of a batch; returns their data, a dict of
+        arrays `(len(elements), ...)` whose shapes and dtypes are the same for every batch. None
+        stacks equal records.
       reuse_buffers: write every batch to the memory of the one before, which must no longer be
         needed. JAX copies such memory.
       cacheable, batch_stats_fn, precomputed_stats, stochastic, stream_name: see `StructuralConfig`.
@@ -129,7 +129,7 @@ class DefaultBatcher(StreamBatcher[DefaultBatcherConfig]):
 
         Returns:
           An iterator over batches. An error about a record comes when its batch would be due; asked
-          again, the iterator goes on without that record.
+          again, the iterator continues without that record.
 
         Raises:
           TypeError: if `elements` cannot be iterated over; later, for something else than an

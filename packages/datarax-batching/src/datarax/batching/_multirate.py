@@ -27,7 +27,7 @@ class MultiRateBatcherConfig(StructuralConfig):
 
     Args:
       steps: records of a window.
-      rates: samples of each field in one record, by dotted path, as a dict or pairs. A field of
+      rates: values of each field in one record, by dotted path, as a dict or pairs. A field of
         rate 1 is one sample `(...)`, a field of rate r > 1 has shape `(r, ...)`. Fields that are
         not named have rate 1.
       hop: records from the start of a window to the start of the next; None means `steps`.
@@ -111,7 +111,7 @@ class MultiRateBatcher(StreamBatcher[MultiRateBatcherConfig]):
 
         Returns:
           An iterator over batches. A record that is not like the first one is an error; asked
-          again, the iterator begins a new window behind it: time does not go on across a gap.
+          again, the iterator begins a new window behind it: no window contains a gap.
 
         Raises:
           TypeError: if `elements` cannot be iterated over.

@@ -33,7 +33,7 @@ class PackingBatcherConfig(StructuralConfig):
 
     Raises:
       TypeError: for values of the wrong type.
-      ValueError: for a `row_length` that is no positive integer, or an unknown `remainder`.
+      ValueError: for a `row_length` that is not a positive integer, or an unknown `remainder`.
 
     >>> PackingBatcherConfig(row_length=128).row_length
     128
@@ -99,7 +99,7 @@ class PackingBatcher(StreamBatcher[PackingBatcherConfig]):
 
         Returns:
           An iterator over batches. A sequence longer than a row is an error after the sequences
-          before it have been delivered; asked again, the iterator goes on behind it.
+          before it have been delivered; asked again, the iterator continues after it.
 
         Raises:
           TypeError: if `elements` cannot be iterated over.

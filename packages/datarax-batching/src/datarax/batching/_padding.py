@@ -141,7 +141,7 @@ def pad_batch(batch: Batch, batch_size: int, *, pad_values: PadValues = 0) -> Ba
 
     Raises:
       KeyError: if `pad_values` names a field that is not there.
-      TypeError: if `batch` is no `Batch`.
+      TypeError: if `batch` is not a `Batch`.
       ValueError: if the batch is too large, a pad value does not fit its field, or there is no last
         row to repeat.
 

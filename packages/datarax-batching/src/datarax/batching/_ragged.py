@@ -75,7 +75,7 @@ def sequence(owner: str, tree: Any, path: str) -> np.ndarray:
 
     Raises:
       KeyError: if there is none.
-      TypeError: if it is no array of numbers.
+      TypeError: if it is not an array of numbers.
       ValueError: if it has no axis, or an integer does not fit.
     """
     field = as_leaf(f"{path!r} of {owner}", get_field(owner, tree, path))

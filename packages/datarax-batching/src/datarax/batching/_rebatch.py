@@ -118,7 +118,7 @@ def _batches(batches: Any) -> Iterator[Batch]:
 
 
 def equal_steps(batches: Iterable[Batch], steps: int) -> Iterator[Batch]:
-    """Lets a host that has fewer batches than others go on with padding alone.
+    """Lets a host that has fewer batches than others continue with batches of padding.
 
     Hosts that train or evaluate together must all take the same number of steps, or those that have
     more wait for ever. `steps` is what the host with the most needs, such as
@@ -133,7 +133,7 @@ def equal_steps(batches: Iterable[Batch], steps: int) -> Iterator[Batch]:
       in shape and dtype, no valid row, so that no record counts twice.
 
     Raises:
-      ValueError: if `steps` is no positive integer, or there are more batches, or none.
+      ValueError: if `steps` is not a positive integer, or there are more batches, or none.
 
     >>> batches = equal_steps([Batch.from_arrays({"x": np.arange(2)})], steps=2)
     >>> [batch.valid_mask.tolist() for batch in batches]

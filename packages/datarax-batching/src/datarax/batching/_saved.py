@@ -124,7 +124,7 @@ def checked(
       config: what must not have changed of the batcher's config.
 
     Raises:
-      TypeError: if the state is no dict.
+      TypeError: if the state is not a dict.
       ValueError: if it is not of such a stream.
     """
     if not isinstance(state, Mapping):

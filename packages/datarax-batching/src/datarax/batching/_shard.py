@@ -23,7 +23,7 @@ def shard_batch(
 ) -> Batch:
     """Spreads the rows of a batch over the devices of a mesh.
 
-    With several processes, each gives its own share of the rows, as many as every other one, and
+    With several processes, each gives its own rows, the same number as every other one, and
     all get the same global batch, made with `jax.make_array_from_process_local_data`: no row
     travels between hosts. See `equal_steps` for hosts with fewer batches.
 
@@ -40,7 +40,7 @@ def shard_batch(
       Metadata stays if there is one process only, because others have no access to it.
 
     Raises:
-      TypeError: if `batch` is no `Batch` or `mesh` no `Mesh`.
+      TypeError: if `batch` is not a `Batch` or `mesh` is not a `Mesh`.
       ValueError: for an axis that the mesh does not have.
 
     >>> mesh = Mesh(np.array(jax.devices()[:1]), ("data",))

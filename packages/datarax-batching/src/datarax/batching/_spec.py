@@ -46,7 +46,7 @@ def check_batch(batch: Batch | Mapping[str, Any], spec: Mapping[str, Any]) -> No
       spec: what `batch_spec` returned.
 
     Raises:
-      TypeError: if `spec` is no dict.
+      TypeError: if `spec` is not a dict.
       ValueError: listing every difference in structure, shape or dtype by its path.
 
     >>> import numpy as np

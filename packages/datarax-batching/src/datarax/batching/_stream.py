@@ -174,7 +174,7 @@ class RecordStream(Iterator[Batch]):
             `state["pulled"]` of that stream's source. The batch size may be another one.
 
         Raises:
-          TypeError: if `state` is no dict.
+          TypeError: if `state` is not a dict.
           ValueError: if it is not of a stream like this one; the stream is then unchanged.
         """
         saved = _saved.checked(

@@ -53,7 +53,7 @@ def require_fields(name: str, tree: Any) -> Mapping[str, Any]:
     """Returns the tree if it is a dict of at least one leaf that leaves the mask's name free.
 
     Raises:
-      TypeError: if it is no dict.
+      TypeError: if it is not a dict.
       ValueError: if it has no leaf or a field called `valid_mask`.
     """
     if not isinstance(tree, Mapping):

@@ -20,9 +20,9 @@ class BatcherModule(StructuralModule[StructuralConfigT]):
     """Base class of batchers: implement `process`; calling the batcher calls it.
 
     Args:
-      config: what the batcher shall do.
+      config: what the batcher does.
       rngs: streams to derive its own from; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> class Pairs(BatcherModule):
     ...     def process(self, elements, *, batch_size=2, drop_remainder=False):
@@ -80,7 +80,7 @@ class BatcherModule(StructuralModule[StructuralConfigT]):
           and `valid_mask`, bool `(batch_size,)`.
 
         Raises:
-          TypeError: if `element_spec` is no dict, or a leaf has no shape and dtype.
+          TypeError: if `element_spec` is not a dict, or a leaf has no shape and dtype.
           ValueError: if `batch_size` is not a positive integer, or for a field called `valid_mask`.
         """
         return batched_spec(element_spec, batch_size)

@@ -23,7 +23,7 @@ PICTURE = f"min-width:{SHOWN_SIDE}px;image-rendering:pixelated"
 
 
 def batch_html(batch: Any) -> str:
-    """The line about a batch, and pictures of its first records with their labels.
+    """The line about a batch, and images of its first records with their labels.
 
     Args:
       batch: a `Batch`; of one that is traced, donated or partly on other hosts, only the line.

@@ -19,7 +19,7 @@ def as_batch(owner: OperatorModule[Any], fields: Any) -> Batch:
     """The batch whose data are the fields, with the mask from the field `valid_mask`, if any.
 
     Raises:
-      TypeError: if it is no dict, or a field is no array of numbers.
+      TypeError: if it is not a dict, or a field is not an array of numbers.
       ValueError: if the fields differ in their number of rows, or have none.
     """
     __tracebackhide__ = True

@@ -72,7 +72,7 @@ def spent_arrays(owner: str, plan: Exchange, batch: Batch, spent: Batch) -> list
     """The arrays of `spent` that the new ones can overwrite.
 
     Raises:
-      ValueError: if `spent` is no earlier result for such a batch, or has been spent before.
+      ValueError: if `spent` is not an earlier result for such a batch, or has been spent before.
     """
     leaves, structure = jax.tree.flatten(spent)
     if spent is batch:

@@ -19,7 +19,7 @@ def frozen_statistics(name: str, statistics: object) -> dict[str, Any]:
       statistics: a dict, nested as wanted, of numbers, arrays and lists of numbers.
 
     Raises:
-      TypeError: if it is no dict, or a leaf is not numeric (the path is named).
+      TypeError: if it is not a dict, or a leaf is not numeric (the path is named).
       ValueError: if a number does not fit, see `as_leaf`.
     """
     if not isinstance(statistics, Mapping):

@@ -29,7 +29,7 @@ def readable(leaf: Any) -> bool:
 def channel_axis(leaf: Any) -> int | None:
     """Where images `(batch, ...)` have their channels, 0 for masks `(batch, height, width)`.
 
-    None if a leaf is no image.
+    None if a leaf is not an image.
     """
     shape, dtype = leaf.shape, leaf.dtype
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool)):
@@ -80,7 +80,7 @@ def caption(name: str, value: Any) -> str | None:
 
     Args:
       name: of the field.
-      value: the record's entry of it.
+      value: the record's part of it.
     """
     value = np.asarray(value)
     if value.size == 1 and value.ndim <= 1:

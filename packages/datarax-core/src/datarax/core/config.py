@@ -45,7 +45,7 @@ def require_names(config: object, *fields: str, optional: bool = False) -> None:
 
 @dataclass(frozen=True)
 class DataraxModuleConfig:
-    """What every module can be told.
+    """Options of every module.
 
     Options may come from JSON, YAML or OmegaConf: lists are taken as tuples, mappings as dicts, and
     what `dataclasses.asdict` makes of a config makes an equal one again.
@@ -131,7 +131,7 @@ class StructuralConfig(_RandomnessConfig):
     """Configuration of modules that rearrange records (batchers, sources) and have no parameters.
 
     Args:
-      stochastic: whether the module draws random numbers; it then needs `rngs`.
+      stochastic: whether the module draws; then it needs `rngs`.
       stream_name: the random stream it draws from; None means the stream called "default".
       cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
@@ -148,7 +148,7 @@ class OperatorConfig(_RandomnessConfig):
     """Configuration of operators, which transform batches record by record.
 
     Args:
-      stochastic: whether the operator draws random numbers; it then needs `rngs`.
+      stochastic: whether the operator draws; then it needs `rngs`.
       stream_name: the random stream it draws from; None means the stream called "default".
       batch_strategy: "vmap" transforms all records at once; "scan" one after the other, which is
         slower and needs working memory for one record only. Results are the same.

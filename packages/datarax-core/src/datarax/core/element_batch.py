@@ -134,7 +134,7 @@ class Batch:
         """Makes a batch from records, stacking their data and states along a new axis 0.
 
         Args:
-          elements: at least one `Element`; all alike in structure, shape and dtype.
+          elements: at least one `Element`; all of the same structure, shape and dtype.
 
         Raises:
           TypeError: for something else than `Element`s, or leaves that are not numbers.

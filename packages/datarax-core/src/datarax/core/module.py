@@ -52,10 +52,10 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
     checkpointable state.
 
     Args:
-      config: what the module shall do.
+      config: what the module does.
       rngs: streams to derive its own from, which advance as for every NNX layer. Needed if it is
         stochastic.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
       config_class: what `config` must be; set it in a subclass, as in
@@ -201,7 +201,7 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
         return None
 
     def set_statistics(self, stats: dict[str, Any]) -> None:
-        """Sets statistics that win over all others until the next reset.
+        """Sets statistics, which replace all others until the next reset.
 
         Raises:
           TypeError: if `stats` is not a dict of numbers and arrays.
@@ -279,7 +279,7 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
         """Restores what `get_state` returned, entirely or not at all.
 
         Raises:
-          TypeError: if `state` is no dict.
+          TypeError: if `state` is not a dict.
           ValueError: if structure, shapes, dtypes or key implementations differ, listing every
             difference by its path; the module is then unchanged.
         """

@@ -38,9 +38,9 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
     draws the next key of the operator's stream.
 
     Args:
-      config: what the operator shall do.
+      config: what the operator does.
       rngs: streams to derive its own from, which advance; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
       per_record_params: set it to False in a subclass whose random parameters are drawn once for
@@ -51,7 +51,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         `op.train()` and `nnx.view` set it.
 
     Raises:
-      TypeError: if `config` is no `OperatorConfig`.
+      TypeError: if `config` is not an `OperatorConfig`.
       ValueError: if `config.stochastic` and `rngs` lacks the stream; or if the class has a
         `generate_random_params` that nothing would call.
 
@@ -109,7 +109,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
           data: the record's fields, without a batch axis.
           state: the record's state.
           metadata: the record's metadata; None when called for a batch.
-          random_params: this record's entry of what `generate_random_params` returned.
+          random_params: this record's part of what `generate_random_params` returned.
           stats: the operator's statistics, or those given to `apply_batch`.
 
         Returns:
@@ -312,7 +312,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
           one, and with what the operator leaves in `states`.
 
         Raises:
-          TypeError: if `batch` is neither, or `key` is no key.
+          TypeError: if `batch` is neither, or `key` is not a key.
           ValueError: if a dict's fields are no batch; or if the operator must draw from its stream
             where the stream cannot advance.
         """
@@ -324,7 +324,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         return _plain.as_fields(self, self(rows, key=key), batch, rows.valid_mask)
 
     def recycle(self, batch: Batch, spent: Batch, *, key: Key[Array, ""] | None = None) -> Batch:
-        """`op(batch)`, written into the memory of arrays that nobody needs any more.
+        """`op(batch)`, written into the memory of arrays that are not needed any more.
 
         Above some 30 MB, fresh memory costs several times the work itself. In a loop that is done
         with the previous result: `out = op.recycle(batch, spent=out)`; with the batch itself:

@@ -73,7 +73,7 @@ def own_streams(
       names: which streams.
 
     Raises:
-      TypeError: if `rngs` is no `nnx.Rngs`.
+      TypeError: if `rngs` is not an `nnx.Rngs`.
       ValueError: if `rngs` is None, lacks a stream, or is split.
     """
     if rngs is None:

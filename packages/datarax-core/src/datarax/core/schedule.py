@@ -53,7 +53,7 @@ class Probability(ScalarVariable):
       label: what errors call it.
 
     Raises:
-      ValueError: if it is no number from 0 to 1.
+      ValueError: if it is not a number from 0 to 1.
 
     >>> probability = Probability(0.5, label="probability")
     >>> probability.set_value(0.25)

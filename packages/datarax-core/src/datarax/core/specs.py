@@ -33,8 +33,8 @@ def as_leaf(name: str, value: Any) -> Leaf:
       value: a NumPy or JAX array, a number, a list of numbers, a tensor of another library.
 
     Raises:
-      TypeError: if it is no array of numbers of at most 64 bits (128 for complex ones).
-      ValueError: if entries are masked, or if a number does not fit the type to which JAX narrows
+      TypeError: if it is not an array of numbers of at most 64 bits (128 for complex ones).
+      ValueError: if values are masked, or if a number does not fit the type to which JAX narrows
         64-bit ones: an integer out of its range, a finite number that would become infinite.
     """
     kind = type(value)
@@ -132,7 +132,7 @@ def without_mask(name: str, value: Any) -> Any:
     """A NumPy masked array as a plain one, and anything else as it is.
 
     Raises:
-      ValueError: if entries are masked.
+      ValueError: if values are masked.
     """
     if np.ma.is_masked(value):
         raise ValueError(

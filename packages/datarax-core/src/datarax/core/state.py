@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Statistics(nnx.Variable[dict[str, Any]]):
-    """Statistics of a module: a dict, nested as wanted, of numbers and arrays.
+    """Statistics of a module: a dict, nested as you like, of numbers and arrays.
 
     The one Variable whose structure a checkpoint may change: `write_state` takes what it finds
     there, since a module has no statistics before they are computed.
@@ -39,7 +39,7 @@ class Statistics(nnx.Variable[dict[str, Any]]):
 
 
 def variables(module: nnx.Pytree) -> Iterator[tuple[Path, nnx.Variable[Any]]]:
-    """Every Variable of a module once, also if it is reached on two ways.
+    """Every Variable of a module once, even if two paths lead to it.
 
     Arrays that a module holds without a Variable are constants to it, such as the records of a
     source that keeps them in memory.
@@ -88,7 +88,7 @@ def write_state(module: nnx.Pytree, state: Mapping[str, Any]) -> None:
       state: nested dicts of arrays, on the host or on any devices.
 
     Raises:
-      TypeError: if `state` is no dict.
+      TypeError: if `state` is not a dict.
       ValueError: if structure, shapes, dtypes or key implementations differ, listing every
         difference by its path.
 

@@ -1,4 +1,4 @@
-"""Streaming mean, variance, minimum and maximum per field, in which padding never counts."""
+"""Streaming mean, variance, minimum and maximum per field, without padding."""
 
 from __future__ import annotations
 

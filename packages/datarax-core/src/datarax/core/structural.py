@@ -14,9 +14,9 @@ class StructuralModule(DataraxModule[StructuralConfigT]):
     """Base class of batchers and sources: implement `process`; calling the module calls it.
 
     Args:
-      config: what the module shall do.
+      config: what the module does.
       rngs: streams to derive its own from, which advance; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> class Reverse(StructuralModule):
     ...     def process(self, elements):

@@ -62,7 +62,7 @@ def run_chosen(
       numbers: which members, in turn.
       data: the record's fields.
       state: the record's state.
-      draws: the record's entry of the composition's random parameters.
+      draws: the record's part of the composition's random parameters.
       replace: whether a member can come again; it then draws other numbers.
 
     Returns:

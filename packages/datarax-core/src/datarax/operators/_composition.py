@@ -77,7 +77,7 @@ class Composition(OperatorModule[CompositionConfigT]):
         Args:
           data: the record's fields.
           state: the record's state.
-          draws: the record's entry of the random parameters.
+          draws: the record's part of the random parameters.
 
         Returns:
           Data, state, and how often each module of `family` was applied and skipped.
@@ -98,7 +98,7 @@ class Composition(OperatorModule[CompositionConfigT]):
           data: the record's fields, without a batch axis.
           state: the record's state.
           metadata: handed back.
-          random_params: this record's entry of what `generate_random_params` returned: a key for
+          random_params: this record's part of what `generate_random_params` returned: a key for
             the composition's own draws and one for each member.
           stats: not used; members have statistics of their own.
 

@@ -19,7 +19,7 @@ def checked_members(
       record_by_record: whether each must be able to transform a record on its own.
 
     Raises:
-      TypeError: if it is no list or tuple, or one is no operator.
+      TypeError: if it is not a list or tuple, or one is not an operator.
       ValueError: if there is none, if one is there twice, or if one works on whole batches.
     """
     if not isinstance(operators, list | tuple):

@@ -79,10 +79,10 @@ class CompositeOperatorModule(Composition[CompositeOperatorConfig]):
       config: the order.
       operators: the members, which keep their Variables.
       rngs: where a random order is drawn from; the members have streams of their own.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
-      TypeError: if `operators` is no list of operators.
+      TypeError: if `operators` is not a list of operators.
       ValueError: if there is none, or one of them twice; with a random order, if one of them works
         on whole batches, or if `rngs` lacks the stream.
 

@@ -26,7 +26,7 @@ class ElementOperator(OperatorModule[ElementOperatorConfig]):
       fn: a pure function of an `Element` (without a batch axis) and a random key of its own (None
         unless `config.stochastic`); returns an `Element`.
       rngs: streams to derive its own from; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
       TypeError: if `fn` cannot be called with an element and a key.

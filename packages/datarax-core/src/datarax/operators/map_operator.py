@@ -30,7 +30,7 @@ class MapOperatorConfig(OperatorConfig):
       stream_name, batch_strategy: see `OperatorConfig`.
 
     Raises:
-      TypeError: if `fields` is no tuple of strings.
+      TypeError: if `fields` is not a tuple of strings.
       ValueError: if `fields` is empty or names an array twice, or for `stochastic`.
 
     >>> MapOperatorConfig(fields=["image"]).fields
@@ -72,7 +72,7 @@ class MapOperator(OperatorModule[MapOperatorConfig]):
       fn: a pure function of one array, without a batch axis, that returns an array; it may change
         shape and dtype. An `nnx.Module` is learned with the model.
       rngs: not used.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
       TypeError: if `fn` cannot be called with one array. When called: if it returns no array.

@@ -65,10 +65,10 @@ class MultiModalOperator(Composition[MultiModalOperatorConfig]):
       config: whether draws are shared.
       operators: by field (a dotted path), the operator; each keeps its Variables.
       rngs: where a shared key is drawn from; the members have streams of their own.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
-      TypeError: if `operators` is no dict of operators.
+      TypeError: if `operators` is not a dict of operators.
       ValueError: if there is none, or one of them twice; if a field is part of another; if an
         operator works on whole batches; or if `rngs` lacks the stream. When called: if an operator
         writes a field that the record has.

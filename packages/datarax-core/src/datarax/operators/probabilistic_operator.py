@@ -25,14 +25,14 @@ class ProbabilisticOperatorConfig(OperatorConfig):
     """Configuration of `ProbabilisticOperator`, which is always stochastic.
 
     Args:
-      probability: with which a record goes through the operator, from 0 to 1.
+      probability: that a record goes through the operator, from 0 to 1.
       stochastic: always True.
       batch_strategy: makes no difference; records go one by one.
       cacheable, batch_stats_fn, precomputed_stats, stream_name: see `OperatorConfig`.
 
     Raises:
       TypeError: if `probability` is True or False.
-      ValueError: if it is no number from 0 to 1.
+      ValueError: if it is not a number from 0 to 1.
 
     >>> ProbabilisticOperatorConfig(probability=0.1).probability
     0.1
@@ -62,10 +62,10 @@ class ProbabilisticOperator(Composition[ProbabilisticOperatorConfig]):
       config: the probability.
       operator: what the records go through; it keeps their fields, shapes and dtypes.
       rngs: where the decisions are drawn from; the operator has streams of its own.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
-      TypeError: if `operator` is no operator.
+      TypeError: if `operator` is not an operator.
       ValueError: if it works on whole batches, or `rngs` lacks the stream. When called: if it makes
         records of another form.
 

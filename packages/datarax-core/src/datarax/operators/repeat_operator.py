@@ -28,7 +28,7 @@ class RepeatOperatorConfig(OperatorConfig):
       cacheable, batch_stats_fn, precomputed_stats, stream_name: see `OperatorConfig`.
 
     Raises:
-      TypeError: if `num_views` is no integer.
+      TypeError: if `num_views` is not an integer.
       ValueError: if `num_views` is below 1, or for `stochastic`.
 
     >>> RepeatOperatorConfig(num_views=3).num_views
@@ -66,7 +66,7 @@ class RepeatOperator(OperatorModule[RepeatOperatorConfig]):
 
     Args:
       config: how many copies.
-      name: what to call it in messages.
+      name: its name in messages.
 
     References:
       Hoffer et al. 2020, Augment Your Batch: Improving Generalization Through Instance Repetition,

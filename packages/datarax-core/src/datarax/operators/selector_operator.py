@@ -83,10 +83,10 @@ class SelectorOperator(Composition[SelectorOperatorConfig]):
       config: how many, and how likely each is.
       operators: the members, all of which make records of the same form.
       rngs: where the choices are drawn from; the members have streams of their own.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
-      TypeError: if `operators` is no list of operators.
+      TypeError: if `operators` is not a list of operators.
       ValueError: if there is none, or one of them twice; if one works on whole batches; if there
         are not as many weights; if less than k can be chosen; or if `rngs` lacks the stream. When
         called: if members make records that are not alike.

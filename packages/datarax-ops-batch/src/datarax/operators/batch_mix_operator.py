@@ -33,7 +33,7 @@ class BatchMixOperatorConfig(OperatorConfig):
     """Configuration of `BatchMixOperator`.
 
     Only the fields named here are touched; every other field of the batch, segmentation masks and
-    integer companions included, passes through as it is. Name a mask in `paste_fields` if it shall
+    integer fields included, passes through as it is. Name a mask in `paste_fields` if it is to
     get the same boxes as the image.
 
     Every option is given by name. Fields are named by dotted path: `"inputs.image"` is
@@ -48,23 +48,23 @@ class BatchMixOperatorConfig(OperatorConfig):
       label_field: the labels: rows of weights `(batch, classes)`, floats (at least float32 comes
         out) or integers or bools (float32 comes out), or class numbers, integers `(batch,)` or
         `(batch, 1)`, with `num_classes`. A tuple of names for several; None for none.
-      mix_fields: companions mixed like the images; without spatial axes of their own (regression
+      mix_fields: fields mixed like the images; without spatial axes of their own (regression
         targets), averaged with the labels' weights instead.
-      paste_fields: companions of any dtype, such as segmentation masks, of which only CutMix boxes
+      paste_fields: fields of any dtype, such as segmentation masks, of which only CutMix boxes
         are pasted. MixUp leaves them as they are: in mode "both", rows that are blended keep
         their own mask, which then fits one of the two images only.
       cutmix_alpha: α of CutMix in mode "both"; None means 1.
-      switch_prob: how likely a draw in mode "both" is CutMix; None means 0.5.
+      switch_prob: the probability that a draw in mode "both" is CutMix; None means 0.5.
       learn_alpha: make log α of MixUp an `nnx.Param`, `op.log_alpha`, that starts at `alpha` and
         gets gradients through images and labels.
       granularity: "batch" draws one λ and one box a batch (or group); "record" draws them for each
         record. If the batch has a `record_index`, λ, box, switch and chance of a row are then a
         function of its record, epoch and view, and only the partner depends on the batch.
-      prob: how likely a draw mixes at all; the start value of `op.prob`.
+      prob: the probability that a draw mixes at all; the start value of `op.prob`.
       cutmix_minmax: fractions (low, high) between which each side of a CutMix box is uniform, in
         place of Beta-distributed areas.
       box_placement: "inside" puts boxes wholly inside the image, every place equally likely;
-        "clipped" draws the centre from all pixels and clips what sticks out.
+        "clipped" draws the centre from all pixels and clips the box at the border.
       sampler: what draws the pasted regions in place of CutMix boxes: `ResizeMix(...)`, `FMix(...)`
         or a `RegionSampler` of your own; `cutmix_alpha` (`alpha` in mode "cutmix") is its α.
       spatial_axes: axes on which boxes are cut, ascending, batch being axis 0: (2, 3) for channels
@@ -73,7 +73,7 @@ class BatchMixOperatorConfig(OperatorConfig):
         not exist is an error wherever the host can read it; elsewhere its row becomes NaN.
       label_smoothing: ε; labels become (1 − ε) y + ε / K before they are mixed, unmixed ones too.
       smooth_multi_hot: smooth float labels whose rows do not sum to 1 instead of refusing them.
-      checkify: check class numbers inside a `jax.jit` of yours too, where
+      checkify: check class numbers inside your own `jax.jit` too, where
         `jax.experimental.checkify.checkify` brings the error out. Calls that are not under it take
         some 0.1 ms longer.
       mix_group_size: mix only inside groups of so many consecutive rows, each with randomness of
@@ -169,16 +169,16 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
     Args:
       config: what to mix and how.
       rngs: streams to derive its own from, "batch_mix" or "default"; they advance.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
-      prob: how likely a draw mixes; `op.prob.set_value(0.5)` compiles nothing again.
+      prob: the probability that a draw mixes; `op.prob.set_value(0.5)` compiles nothing again.
       log_alpha: with `learn_alpha`, log α as an `nnx.Param`; None otherwise.
       enabled: whether anything is mixed or smoothed, a Variable that a schedule can set. For
         evaluation, `op.eval()` does what setting it to False does.
 
     Raises:
-      TypeError: if `config` is no `BatchMixOperatorConfig`.
+      TypeError: if `config` is not a `BatchMixOperatorConfig`.
       ValueError: if `rngs` lacks the stream.
 
     References:
@@ -244,7 +244,7 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
         random_params: PyTree = None,
         stats: dict[str, Any] | None = None,
     ) -> tuple[PyTree, PyTree, Any]:
-        """Returns a single record unchanged, since it has nobody to be mixed with."""
+        """Returns a single record unchanged: it has no partner."""
         return data, state, metadata
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
@@ -313,7 +313,7 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
           The mixed batch, bit for bit that of the call, without `mix_info`.
 
         Raises:
-          KeyError: if a field or an entry is missing.
+          KeyError: if a field is missing.
           TypeError: if a dtype does not fit, or `batch` is not a `Batch`.
           ValueError: if a shape does not fit.
         """

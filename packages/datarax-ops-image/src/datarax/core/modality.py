@@ -39,13 +39,13 @@ class ModalityOperator(OperatorModule[ConfigT]):
     Args:
       config: which fields, and what is demanded of them.
       rngs: streams to derive its own from; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
       domain: what the field must be; set it in a subclass.
 
     Raises:
-      TypeError: if `config` is no `ModalityOperatorConfig`.
+      TypeError: if `config` is not a `ModalityOperatorConfig`.
       ValueError: if `config.stochastic` and `rngs` lacks the stream.
 
     >>> import numpy as np
@@ -97,7 +97,7 @@ class ModalityOperator(OperatorModule[ConfigT]):
 
         Args:
           value: the field, without a batch axis.
-          random_params: this record's entry of what `generate_random_params` returned.
+          random_params: this record's part of what `generate_random_params` returned.
           stats: the operator's statistics.
 
         Returns:

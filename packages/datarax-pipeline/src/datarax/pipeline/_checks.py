@@ -1,4 +1,4 @@
-"""Values that a stage checks on the host, because in the compiled call nobody sees them."""
+"""Values that a stage checks on the host, because the compiled call does not know them."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ class Assembly:
 
 
 def _spec_of(element: Element) -> Any:
-    """Shapes and dtypes of a record; a text where it is no record of arrays."""
+    """Shapes and dtypes of a record; a text where it is not a record of arrays."""
     try:
         return record_spec(Element((element.data, element.state)))
     except (TypeError, ValueError) as error:

@@ -273,7 +273,7 @@ class PipelineIterator:
         have another `batch_size`, another sharding, and run on another number of hosts.
 
         Raises:
-          TypeError: if `state` is no dict.
+          TypeError: if `state` is not a dict.
           ValueError: if it does not fit, listing every difference; nothing has changed then.
         """
         with self._lock:

@@ -46,7 +46,7 @@ class Pipeline:
       source: a `DataSourceModule`, or any object with `__len__` and `__getitem__` that gives
         records (`Element`s or dicts of arrays), which are read in order.
       stages: operators, applied in this order. Each draws numbers of its own; those of one
-        class that were made from equal seeds are told apart by their order.
+        class that were made from equal seeds differ by their order.
       batch_size: rows of each batch, on all hosts together; left out if the batcher's config has
         `batch_sizes`.
       batcher: a `BucketBatcher` or `PackingBatcher` for records of unequal length, or a
@@ -55,7 +55,7 @@ class Pipeline:
         themselves.
       seed: from 0, decides on that order (see `SourceConfig`) and on what `transforms` draw.
       fields: names of the parts of records that are tuples, such as `("image", "label")`; only for
-        a `source` that is no `DataSourceModule`.
+        a `source` that is not a `DataSourceModule`.
       metadata_fields: fields that arrays do not hold, such as `("name",)`; after the transforms,
         they go to the metadata of their records, a dict for each.
       transforms: what is done with each record before it is batched, on the host, in this order:
@@ -86,7 +86,7 @@ class Pipeline:
         `NamedSharding(mesh, PartitionSpec("data"))`. All leaves are then device arrays, the mask
         and the numbers too. Of several processes each reads its own rows, and all take equally
         many steps; with a `batcher`, each reads all records and keeps its rows.
-      prefetch: how many batches a thread reads and brings to the device ahead; 0: no thread.
+      prefetch: how many batches a thread reads ahead and moves to the device; 0: no thread.
         None: 2, or 0 if the records are in memory and a CPU computes, which a thread would only
         disturb. Sources that hold their records on a device need none and get none.
       progress: whether to show a progress bar (needs the extra `[progress]`).
@@ -367,7 +367,7 @@ class Pipeline:
         """Restores what `get_state` returned; the next iterator starts with that epoch.
 
         Raises:
-          TypeError: if `state` is no dict.
+          TypeError: if `state` is not a dict.
           ValueError: if it does not fit, listing every difference; nothing has changed then.
         """
         write, numbers = self._description().restorer(state, "pipeline", ("epoch",))

@@ -167,7 +167,7 @@ class Description:
           A function that sets what the state holds beside these numbers, and the numbers.
 
         Raises:
-          TypeError: if it is no dict.
+          TypeError: if it is not a dict.
           ValueError: if it is not of a pipeline like this, listing every difference.
         """
         if not isinstance(state, Mapping):

@@ -20,7 +20,7 @@ class ArraySource(DataSourceModule[SourceConfigT]):
       config: whether to shuffle, and from which seed.
       records: the records as one batch, all rows valid.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class JoinedSource(DataSourceModule[SourceConfig]):
       sources: `DataSourceModule`s that do not shuffle, or objects with `__len__` and `__getitem__`.
       config: whether to shuffle, and from which seed.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
       records: how many records the sources have together.
@@ -146,7 +146,7 @@ class ConcatSource(JoinedSource):
       sources: `DataSourceModule`s that do not shuffle, or objects with `__len__` and `__getitem__`.
       config: whether to shuffle over all of them, and from which seed.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
       TypeError: for sources whose records cannot be read by number.

@@ -1,4 +1,4 @@
-"""`SourceConfig`: what all sources can be told."""
+"""`SourceConfig`: the options of all sources."""
 
 from __future__ import annotations
 

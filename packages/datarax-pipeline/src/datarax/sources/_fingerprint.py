@@ -30,7 +30,7 @@ def sampled(source: DataSourceModule[Any]) -> dict[str, str]:
     """The fields of the first record, and a hash of it, the middle and the last one.
 
     A text is empty if a record cannot be read; that of the content is too if a record differs from
-    one time to the next, as where a data set itself draws random numbers.
+    one time to the next, as where a data set itself makes draws.
     """
     if source.sequential or not len(source):
         return {"fields": "", "content": ""}

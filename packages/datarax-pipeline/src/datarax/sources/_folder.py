@@ -75,7 +75,7 @@ class ImageFolderSource(DataSourceModule[ImageFolderConfig]):
     Args:
       config: which folder and whether to shuffle.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
       classes: the names of the classes, by label.

@@ -35,9 +35,9 @@ class GrainSourceConfig(SourceConfig):
     """Configuration of `GrainSource`.
 
     Args:
-      num_workers: how many processes of Grain read for a pipeline that is not told; 0: this one.
+      num_workers: how many processes of Grain read if the pipeline does not say; 0: this one.
         They are kept from one epoch to the next. Batches are the same for every number.
-      num_threads: how many threads read records in each process, for a pipeline that is not told;
+      num_threads: how many threads read records in each process, if the pipeline does not say;
         0: none, which suits data in memory.
       shard: which part of each (shuffled) epoch this host reads, such as
         `grain.sharding.ShardByJaxProcess(drop_remainder=True)`; None: all of it.
@@ -99,11 +99,11 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
         dict of arrays for each number; or a `grain.IterDataset` of such dicts. With worker
         processes, it must be picklable.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
       ImportError: without the extra `[grain]`.
-      TypeError: if `dataset` is neither, or its first record is no dict.
+      TypeError: if `dataset` is neither, or its first record is not a dict.
       ValueError: if `dataset`, or this host's shard of it, is empty; for an `IterDataset` without
         `length`, or with options that are for the other kind; if a `MapDataset` is shuffled, and
         draws.

@@ -36,10 +36,10 @@ class MemorySource(ArraySource[MemorySourceConfig]):
         `config.metadata_fields` can be lists of anything); or a list of records, each an `Element`
         (state and metadata are kept) or a dict of arrays.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
-      TypeError: if `data` is neither, or a field is no array of numbers.
+      TypeError: if `data` is neither, or a field is not an array of numbers.
       ValueError: if there is no record, or fields differ in length or records in structure.
 
     >>> import numpy as np

@@ -34,7 +34,7 @@ class MixtureSource(JoinedSource):
       length: positions of an epoch, or None.
       config: whether each source comes in a random order, and from which seed.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
       counts: how many positions of each block every source has.

@@ -46,16 +46,16 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
     Args:
       config: whether to shuffle, and from which seed.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
       in_memory: whether reading is no more than copying within memory, which a pipeline does not do
         ahead where the CPU computes too; False unless you set it.
       sequential: whether records come in the order of something else, one after the other, and
         cannot be read by number; False unless you set it.
-      num_threads: how many threads read records for a pipeline that is not told; 0 unless you set
+      num_threads: how many threads read records if the pipeline does not say; 0 unless you set
         it.
-      num_workers: how many processes read for a pipeline that is not told; 0 unless you set it.
+      num_workers: how many processes read if the pipeline does not say; 0 unless you set it.
 
     Raises:
       TypeError: if `config` or `rngs` is of the wrong type.
@@ -295,7 +295,7 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         """The first `n` records as a source of their own; see `select`.
 
         Raises:
-          TypeError: if `n` is no integer.
+          TypeError: if `n` is not an integer.
           ValueError: unless it is from 1 to the number of records.
         """
         if isinstance(n, bool) or not hasattr(n, "__index__"):

@@ -85,7 +85,7 @@ class TFDSEagerSource(ArraySource[TFDSEagerConfig]):
     Args:
       config: which records of which data set, and whether to shuffle.
       rngs: streams from which the order is derived if `config.seed` is None.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Raises:
       ImportError: without the extra `[tfds]`.

@@ -52,7 +52,7 @@ def place_inside(
 def place_clipped(
     word: UInt32[Array, "*s"], side: Int32[Array, "*s"], size: int
 ) -> tuple[Array, Array]:
-    """Start and stop on one axis: centre uniform over the pixels, what sticks out clipped off."""
+    """Start and stop on one axis: centre uniform over the pixels, clipped to the axis."""
     start = below(word, jnp.uint32(size)) - side // 2
     return jnp.maximum(start, 0), jnp.minimum(start, size - side) + side
 

@@ -22,7 +22,7 @@ class CutMix(RegionSampler):
       minmax: fractions between which each side is uniform; None for sides of 1 − λ of the area.
 
     Raises:
-      TypeError: if `minmax` is no tuple of numbers.
+      TypeError: if `minmax` is not a tuple of numbers.
       ValueError: for an unknown placement, or unless 0 <= low <= high <= 1 in `minmax`.
 
     References:

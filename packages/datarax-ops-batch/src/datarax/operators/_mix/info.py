@@ -67,7 +67,7 @@ def plan_of(owner: str, entries: Any, valid: Bool[Any, " batch"], setup: Setup) 
     pixels, and a row whose partner is outside its group, or padding, stays as it is.
 
     Raises:
-      TypeError: if it is no dict, or an entry has another dtype.
+      TypeError: if it is not a dict, or an entry has another dtype.
       KeyError: if an entry is missing.
       ValueError: if an entry has another shape, or values that no plan for this batch has.
     """

@@ -53,7 +53,7 @@ def smooth(
     rows: Bool[Array, " batch"],
     multi_hot: bool,
 ) -> Float[Array, "batch classes"]:
-    """(1 − ε) y + ε / K in the given rows; NaN where a row is no distribution, unless multi-hot."""
+    """(1 − ε) y + ε / K in the given rows; NaN in rows that do not sum to 1, unless multi-hot."""
     smoothed = labels * (1 - epsilon) + epsilon / labels.shape[1]
     if not multi_hot:
         is_distribution = jnp.abs(labels.sum(1, keepdims=True) - 1) <= SUM_TOLERANCE

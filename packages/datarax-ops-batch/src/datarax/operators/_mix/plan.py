@@ -82,7 +82,7 @@ def draw_plan(
       keys: what is drawn from.
       valid: which rows are records.
       recipe: the static options.
-      prob: how likely a row (or a group, if there is one draw a group) is mixed.
+      prob: the probability that a row (or a group, if there is one draw a group) is mixed.
       enabled: whether anything is mixed.
       alpha: α of MixUp in place of the recipe's.
 

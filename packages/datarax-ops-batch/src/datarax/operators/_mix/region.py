@@ -24,7 +24,7 @@ class RegionSampler(ABC):
     `sample` draws regions: boxes, as int32 starts and then stops on each axis, half-open, or masks
     of bool, True where the partner shows. What is pasted there is the partner as it is, unless
     `content` changes it first. Pairing, labels by the exact fraction of pixels, padding, groups and
-    companions are the operator's business.
+    the operator handles all other fields.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class RegionSampler(ABC):
 
         Args:
           words: random bits, independent of each other.
-          lam: Beta-distributed λ, the fraction of the image that shall be kept.
+          lam: Beta-distributed λ, the fraction of the image to keep.
           sizes: the image's sizes in pixels on the spatial axes.
 
         Returns:
-          Boxes int32 `(*draws, 2 * axes)` or masks bool `(*draws, *sizes)`. What sticks out of the
+          Boxes int32 `(*draws, 2 * axes)` or masks bool `(*draws, *sizes)`. What is beyond the
           image is cut off a box, and one that stops before it starts is empty.
         """
 

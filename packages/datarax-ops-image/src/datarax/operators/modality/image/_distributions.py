@@ -221,7 +221,7 @@ class Choice(Distribution):
       weights: how likely each is, not negative; they need not sum to 1. None: equally likely.
 
     Raises:
-      TypeError: if one is no sequence of numbers.
+      TypeError: if one is not a sequence of numbers.
       ValueError: if there is no value, if there are more or fewer weights than values, or if no
         weight is positive.
 

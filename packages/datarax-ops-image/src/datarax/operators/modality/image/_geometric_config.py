@@ -1,4 +1,4 @@
-"""What operators that move pixels can be told."""
+"""Options of operators that move pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class GeometricOperatorConfig(ImageOperatorConfig):
-    """What operators that move pixels can be told too.
+    """More options of operators that move pixels.
 
     Args:
       mask_fill: what stands in masks where no pixel came from.
@@ -47,7 +47,7 @@ class GeometricOperatorConfig(ImageOperatorConfig):
 
 @dataclass(frozen=True)
 class SizedOperatorConfig(GeometricOperatorConfig):
-    """What operators that bring images to one size can be told too.
+    """More options of operators that bring images to one size.
 
     Args:
       size: (height, width) of the result; one number stands for both.
@@ -76,7 +76,7 @@ class SizedOperatorConfig(GeometricOperatorConfig):
 
 @dataclass(frozen=True)
 class PartOperatorConfig(SizedOperatorConfig):
-    """What operators can be told that bring a random part of an image to one size.
+    """Options of operators that bring a random part of an image to one size.
 
     Args:
       scale: (min, max) of the part's size as a fraction of the image's.
@@ -99,7 +99,7 @@ class PartOperatorConfig(SizedOperatorConfig):
 
 @dataclass(frozen=True)
 class WarpOperatorConfig(GeometricOperatorConfig):
-    """What operators that turn and shear images can be told too.
+    """More options of operators that rotate and shear images.
 
     Args:
       method: "nearest", "bilinear" or "bicubic".

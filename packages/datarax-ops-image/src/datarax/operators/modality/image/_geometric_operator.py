@@ -36,7 +36,7 @@ class GeometricOperator(ImageOperator[ConfigT]):
     Args:
       config: the numbers.
       rngs: streams to derive its own from; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
     """
 
     config_class = GeometricOperatorConfig

@@ -37,7 +37,7 @@ def given_patches(owner: str, layout: Layout, random_params: Any) -> Patches:
     """Reads and checks one record's random parameters; values are checked where they are concrete.
 
     Raises:
-      KeyError: if an entry is missing that the options need.
+      KeyError: if a field is missing that the options need.
       TypeError: if positions, sizes or count are not integers.
       ValueError: if there are no parameters, or for a wrong shape or a patch outside the image.
     """

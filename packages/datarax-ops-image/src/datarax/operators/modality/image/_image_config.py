@@ -1,4 +1,4 @@
-"""`ImageOperatorConfig`: what every image operator can be told."""
+"""`ImageOperatorConfig`: the options of every image operator."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from datarax.operators.modality.image._number import rules_of
 
 @dataclass(frozen=True)
 class ImageOperatorConfig(ModalityOperatorConfig):
-    """What every image operator can be told; a subclass declares its numbers with `number`.
+    """Options of every image operator; a subclass declares its numbers with `number`.
 
-    The operator is stochastic without being told if one of its numbers is a distribution, or if
-    `prob` is below 1.
+    The operator is stochastic, without an option for it, if one of its numbers is a distribution,
+    or if `prob` is below 1.
 
     Args:
       field_key: the image, `(height, width)` or `(height, width, channel)`.
-      prob: how likely a record is changed at all; the start value of `op.prob`.
+      prob: the probability that a record is changed at all; the start value of `op.prob`.
       learn: names of numbers that are `nnx.Param`s of the operator, such as `op.factor`; what the
         config says is where they start.
-      info_key: where in `states` (or beside the fields of a plain dict) each record's numbers are
+      info_key: where in `states` (of a plain dict: in which field) each record's numbers are
         left, for `op.replay`. None leaves none.
       target_key, clip_range, validate_domain_constraints: see `ModalityOperatorConfig`.
       auxiliary_fields, preserve_auxiliary: see `ModalityOperatorConfig`.
@@ -36,7 +36,7 @@ class ImageOperatorConfig(ModalityOperatorConfig):
     Raises:
       TypeError: for a value of the wrong type.
       ValueError: for an empty range, a number that the operator's function does not take, a `prob`
-        that is none, or a name in `learn` that is no fixed number.
+        that is none, or a name in `learn` that is not a fixed number.
 
     >>> from datarax.operators.modality.image import ImageOperatorConfig
     >>> ImageOperatorConfig(prob=0.5).stochastic

@@ -41,11 +41,11 @@ class ImageOperator(ModalityOperator[ConfigT]):
     Args:
       config: the numbers.
       rngs: streams to derive its own from; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
-      prob: how likely a record is changed, a Variable: `op.prob = 0.5` compiles nothing again. None
-        if the operator is not stochastic.
+      prob: the probability that a record is changed, a Variable: `op.prob = 0.5` compiles nothing
+        again. None if the operator is not stochastic.
 
     Raises:
       TypeError: if `config` is not of the class's `config_class`.

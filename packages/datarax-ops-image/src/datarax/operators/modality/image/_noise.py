@@ -60,7 +60,7 @@ def without_pixels(
 
     Args:
       image: any image.
-      rate: how likely a pixel is dropped.
+      rate: the probability that a pixel is dropped.
       seed: two words.
       fill: what stands in dropped pixels, a number or one per channel.
       per_channel: whether each channel of a pixel is dropped for itself.

@@ -22,10 +22,10 @@ from datarax.operators.modality.image.functional import Affine
 
 @dataclass(frozen=True)
 class PolicyOperatorConfig(WarpOperatorConfig):
-    """What every policy can be told.
+    """Options of every policy.
 
     Args:
-      prob: how likely a record is changed at all; the start value of `op.prob`.
+      prob: the probability that a record is changed at all; the start value of `op.prob`.
       info_key: where in `states` each record's `operation` and `magnitude` are left, `(layers,)`
         each: numbers of lines of the table, -1 for none, and magnitudes, below 0 for the other
         direction.

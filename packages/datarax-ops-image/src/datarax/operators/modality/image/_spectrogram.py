@@ -38,8 +38,8 @@ def true_length(config: SpectrogramMaskOperatorConfig, data: Any) -> dict[str, I
 
     Raises:
       KeyError: if there is no such field.
-      TypeError: if it is no integer.
-      ValueError: if it is no scalar.
+      TypeError: if it is not an integer.
+      ValueError: if it is not a scalar.
     """
     key = config.length_field
     if key is None:

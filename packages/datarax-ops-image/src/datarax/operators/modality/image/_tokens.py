@@ -24,7 +24,7 @@ def kept_tokens(
       Which tokens are left, row by row, and their numbers in ascending order.
 
     Raises:
-      ValueError: where positions are concrete, if two are equal or one is no token's.
+      ValueError: where positions are concrete, if two are equal or one is not a token's.
 
     References:
       Liu et al. (2022), PatchDropout: economizing vision transformers using patch dropout.

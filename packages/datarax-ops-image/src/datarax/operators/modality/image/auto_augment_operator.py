@@ -28,7 +28,7 @@ class AutoAugmentOperatorConfig(PolicyOperatorConfig):
     Args:
       policy: "imagenet", "cifar10" or "svhn" for the 25 sub-policies that the paper found on these;
         or sub-policies of your own, each a tuple of layers `(operation, probability, magnitude)`: a
-        name of theirs or an `Operation`, how likely the layer is applied, and a number from 0 to 9,
+        name of theirs or an `Operation`, the probability of the layer, and a number from 0 to 9,
         None for an operation without one.
       prob, method, fill, info_key and the others: see `PolicyOperatorConfig`.
 
@@ -74,7 +74,7 @@ class AutoAugmentOperator(PolicyOperator[AutoAugmentOperatorConfig]):
     Args:
       config: which policy.
       rngs: streams to derive its own from.
-      name: what to call it in messages.
+      name: its name in messages.
 
     References:
       Cubuk et al., "AutoAugment: Learning augmentation policies from data", 2019,

@@ -26,9 +26,9 @@ class AutoContrastOperator(ImageOperator[AutoContrastOperatorConfig]):
     """Stretches each channel so that its darkest value becomes black and its lightest white.
 
     Args:
-      config: how likely a record is changed.
+      config: the probability that a record is changed.
       rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = AutoContrastOperator(AutoContrastOperatorConfig())

@@ -37,7 +37,7 @@ class ContrastOperator(ImageOperator[ContrastOperatorConfig]):
     Args:
       config: how strongly.
       rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = ContrastOperator(ContrastOperatorConfig(factor=0))

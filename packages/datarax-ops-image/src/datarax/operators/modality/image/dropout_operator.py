@@ -17,7 +17,7 @@ class DropoutOperatorConfig(ImageOperatorConfig):
     """Configuration of `DropoutOperator`.
 
     Args:
-      rate: how likely a pixel is dropped, from 0 to 1.
+      rate: the probability that a pixel is dropped, from 0 to 1.
       fill: what stands there instead, a number or one per channel.
       per_channel: drop each channel of a pixel for itself.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
@@ -44,7 +44,7 @@ class DropoutOperator(ImageOperator[DropoutOperatorConfig]):
     Args:
       config: how many, and what stands there instead.
       rngs: streams to derive its own from.
-      name: what to call it in messages.
+      name: its name in messages.
     """
 
     config_class = DropoutOperatorConfig

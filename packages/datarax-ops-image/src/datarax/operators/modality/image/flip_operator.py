@@ -19,7 +19,7 @@ class FlipOperatorConfig(GeometricOperatorConfig):
     Args:
       horizontal: left becomes right.
       vertical: top becomes bottom.
-      prob: how likely a record is flipped; the start value of `op.prob`.
+      prob: the probability that a record is flipped; the start value of `op.prob`.
       info_key and the others: see `GeometricOperatorConfig`.
 
     Raises:

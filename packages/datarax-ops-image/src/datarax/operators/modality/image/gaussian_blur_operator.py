@@ -45,7 +45,7 @@ class GaussianBlurOperator(ImageOperator[GaussianBlurOperatorConfig]):
     Args:
       config: how widely.
       rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = GaussianBlurOperator(GaussianBlurOperatorConfig(sigma=1))

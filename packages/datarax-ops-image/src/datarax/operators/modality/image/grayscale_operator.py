@@ -26,9 +26,9 @@ class GrayscaleOperator(ImageOperator[GrayscaleOperatorConfig]):
     """Puts the grey of a pixel, its luma, into each of its channels.
 
     Args:
-      config: how likely a record is changed.
+      config: the probability that a record is changed.
       rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = GrayscaleOperator(GrayscaleOperatorConfig())

@@ -37,7 +37,7 @@ class HueOperator(ImageOperator[HueOperatorConfig]):
     Args:
       config: how strongly.
       rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = HueOperator(HueOperatorConfig(shift=0.5))

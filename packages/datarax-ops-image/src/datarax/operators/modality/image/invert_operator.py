@@ -26,9 +26,9 @@ class InvertOperator(ImageOperator[InvertOperatorConfig]):
     """Turns light into dark: 255 - x, or 1 - x for floats.
 
     Args:
-      config: how likely a record is changed.
+      config: the probability that a record is changed.
       rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = InvertOperator(InvertOperatorConfig())

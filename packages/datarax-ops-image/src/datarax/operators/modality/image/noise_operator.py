@@ -41,7 +41,7 @@ class NoiseOperator(ImageOperator[NoiseOperatorConfig]):
     Args:
       config: how much.
       rngs: streams to derive its own from.
-      name: what to call it in messages.
+      name: its name in messages.
     """
 
     config_class = NoiseOperatorConfig

@@ -46,7 +46,7 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
     Args:
       config: how many patches, how large, filled with what.
       rngs: streams to derive its own from; needed if `config.stochastic`.
-      name: what to call it in messages.
+      name: its name in messages.
 
     References:
       DeVries and Taylor (2017), Improved regularization of convolutional neural networks with
@@ -188,7 +188,7 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
         return data
 
     def pass_through(self, batch: Batch) -> Batch:
-        """The same fields as in training: all that is no padding is visible, all tokens are left.
+        """The same fields as in training: all that is not padding is visible, all tokens are left.
 
         `<target>_token_indices` has all tokens too, int32 `(batch, tokens)`.
         """

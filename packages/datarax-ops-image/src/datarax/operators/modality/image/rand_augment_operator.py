@@ -45,7 +45,7 @@ class RandAugmentOperatorConfig(PolicyOperatorConfig):
         `op.magnitude_std`.
       max_magnitude: the magnitude at which the ranges of the table end. None: 30 for "torchvision",
         else 10.
-      prob: how likely each layer is applied; the start value of `op.prob`.
+      prob: the probability that each layer is applied; the start value of `op.prob`.
       method, fill, info_key and the others: see `PolicyOperatorConfig`.
 
     Raises:
@@ -98,10 +98,10 @@ class RandAugmentOperator(PolicyOperator[RandAugmentOperatorConfig]):
     Args:
       config: which operations, how many, how strong.
       rngs: streams to derive its own from.
-      name: what to call it in messages.
+      name: its name in messages.
 
     Attributes:
-      prob: how likely each layer is applied, a Variable.
+      prob: the probability that each layer is applied, a Variable.
       magnitude, magnitude_std: Variables; new values compile nothing again.
 
     References:

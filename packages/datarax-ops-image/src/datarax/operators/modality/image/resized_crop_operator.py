@@ -20,7 +20,7 @@ class ResizedCropOperatorConfig(PartOperatorConfig):
     Args:
       sampling: whose law to draw from: "torchvision" (area and logarithm of the ratio uniform, ten
         tries) or "inception" (TensorFlow's: ratio uniform, then the height).
-      flip: how likely the part is mirrored too, which costs nothing here.
+      flip: the probability that the part is also mirrored, which costs nothing here.
       scale: (min, max) of the part's area as a fraction of the image's.
       size, ratio, method, antialias, mask_fill and the others: see `PartOperatorConfig`.
 

@@ -37,7 +37,7 @@ class SaturationOperator(ImageOperator[SaturationOperatorConfig]):
     Args:
       config: how strongly.
       rngs: streams to derive its own from; needed if anything is random.
-      name: what to call it in messages.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = SaturationOperator(SaturationOperatorConfig(factor=0))

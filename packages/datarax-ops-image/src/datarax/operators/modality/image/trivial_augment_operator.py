@@ -59,7 +59,7 @@ class TrivialAugmentOperator(PolicyOperator[TrivialAugmentOperatorConfig]):
     Args:
       config: which operations.
       rngs: streams to derive its own from.
-      name: what to call it in messages.
+      name: its name in messages.
 
     References:
       Müller and Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data augmentation", 2021,
