@@ -209,6 +209,34 @@ def test_a_state_of_something_else_is_refused(options, message):
         other.set_state(state)
 
 
+def test_records_with_texts_and_objects_tell_their_source_too():
+    """By numbers, texts and times; objects, which show their address, by their class alone."""
+
+    class Note:
+        pass
+
+    def state(word="a", number=0, stamp=0, note=Note):
+        records = [
+            {
+                "x": np.float32(number),
+                "name": word * (1 + index),
+                "words": np.array([word, "b"], object),
+                "time": np.datetime64(stamp, "s"),
+                "note": note(),
+            }
+            for index in range(3)
+        ]
+        fields = ("name", "words", "time", "note")
+        return iter(Pipeline(source=records, batch_size=2, metadata_fields=fields))
+
+    saved = state().get_state()
+    assert saved["source"]["fields"].startswith("name text rank 0, note text rank 0, time ")
+    state().set_state(saved)
+    for other in ({"word": "c"}, {"number": 1}, {"stamp": 1}, {"note": object}):
+        with pytest.raises(ValueError, match="source/content: expected"):
+            state(**other).set_state(saved)
+
+
 def test_functions_are_told_apart_by_what_they_do():
     """Of one name, by their code and by what they close over; the same again is the same."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,11 @@ from datarax.core.specs import as_leaf
 if TYPE_CHECKING:
     from datarax.core.element_batch import Element
     from datarax.sources._source import DataSourceModule
+
+
+# What shows itself the same in every process.
+_TEXTS = (str, bytes, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)
+_NUMBERS = (type(None), bool, int, float, complex)
 
 
 def hashed(arrays: Sequence[np.ndarray]) -> str:
@@ -47,9 +54,32 @@ def sampled(source: DataSourceModule[Any]) -> dict[str, str]:
 
 def _leaves(element: Element) -> tuple[list[str], list[np.ndarray]]:
     leaves, _ = tree_flatten_with_path(element.data)
-    arrays = [as_leaf("leaf", leaf) for _, leaf in leaves]
     paths = [keystr(path, simple=True, separator=".") for path, _ in leaves]
-    return paths, [np.asarray(a if isinstance(a, np.ndarray) else _host(a)) for a in arrays]
+    return paths, [_array(leaf) for _, leaf in leaves]
+
+
+def _array(leaf: Any) -> np.ndarray:
+    """A leaf as an array whose bytes are the same in every process.
+
+    Of what a pipeline carries as metadata, texts and times count by what they say, other objects by
+    their class alone: what they show of themselves may be their address.
+    """
+    if isinstance(leaf, _TEXTS):
+        return np.asarray(_text(leaf))
+    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "OSUmM":
+        if leaf.dtype.kind == "O":
+            return np.asarray([_text(entry) for entry in np.ravel(leaf).tolist()], str)
+        return np.asarray(leaf)
+    try:
+        array = as_leaf("leaf", leaf)
+    except (TypeError, ValueError):
+        return np.asarray(_text(leaf))
+    return np.asarray(array if isinstance(array, np.ndarray) else _host(array))
+
+
+def _text(value: Any) -> str:
+    kind = type(value).__qualname__
+    return f"{kind} {value!r}" if isinstance(value, _TEXTS + _NUMBERS) else kind
 
 
 def _host(array: jax.Array) -> Any:
@@ -65,9 +95,15 @@ def _fields(element: Element) -> str:
     """Names, dtypes and ranks, which ragged records have in common; a hash where they are many."""
     paths, arrays = _leaves(element)
     text = ", ".join(
-        f"{path} {array.dtype} rank {array.ndim}" for path, array in zip(paths, arrays, strict=True)
+        f"{path} {_kind(array)} rank {array.ndim}"
+        for path, array in zip(paths, arrays, strict=True)
     )
     return text if len(text) <= 400 else f"{len(paths)} fields, {_hash_of(text)}"
+
+
+def _kind(array: np.ndarray) -> str:
+    """The dtype; of texts, which differ in length, that they are texts."""
+    return "text" if array.dtype.kind in "SU" else str(array.dtype)
 
 
 def _hash_of(text: str) -> str:
