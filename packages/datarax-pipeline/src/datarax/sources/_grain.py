@@ -91,7 +91,8 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
     A `grain.IterDataset` (Parquet, TFRecord, mixtures, ...) is read one record after the other, in
     its own order: shuffle, shard, filter and decode in Grain, do not batch there. It needs
     `config.length`; `record_index` counts within the epoch. Saved and restored with a pipeline's
-    iterator by Grain's own state.
+    iterator by Grain's own state. StopIteration raised by a function of the data set is an error
+    that names it; in processes of `mp_prefetch` it cannot be told from the end of the data.
 
     Args:
       config: whether to shuffle, and who reads which records.
