@@ -32,18 +32,26 @@ def dataset():
     return GRAIN.MapDataset.source(RECORDS)
 
 
-def test_a_map_with_index_draws_as_a_pipeline_does():
-    """By the record's number and, where the length is told, the epoch."""
+def test_maps_that_know_the_number_draw_as_a_pipeline_does():
+    """By the record's number, given or in a field, and, where the length is told, the epoch."""
     pipeline = Pipeline(source=RECORDS, stages=[operator()], batch_size=COUNT)
     with_index = GrainMapWithIndex(operator(), COUNT)
     mapped = dataset().map_with_index(with_index)
+    random_map = GrainRandomMap(operator(), index_field="number", length=COUNT)
+    shuffled = dataset().map_with_index(lambda number, record: {**record, "number": number})
+    shuffled = shuffled.seed(5).shuffle().random_map(random_map)
+    by_number = {record["number"]: record["noise"] for record in shuffled}
     for epoch in range(2):
         (batch,) = pipeline
         for number in range(COUNT):
             record = with_index(number + epoch * COUNT, RECORDS[number])
             np.testing.assert_array_equal(record["noise"], batch["noise"][number])
+            numbered = {**RECORDS[number], "number": number + epoch * COUNT}
+            other = random_map.random_map(numbered, np.random.default_rng())
+            np.testing.assert_array_equal(other["noise"], record["noise"])
             if not epoch:
                 np.testing.assert_array_equal(mapped[number]["noise"], record["noise"])
+                np.testing.assert_array_equal(by_number[number], record["noise"])
 
 
 def test_a_random_map_draws_from_its_generator():
@@ -64,8 +72,9 @@ def test_element_specs_are_passed_on():
     """Of batches with their rows, of records without."""
     expected = jax.ShapeDtypeStruct((3,), np.float32)
     records = {"x": jax.ShapeDtypeStruct((2,), np.float32)}
-    for transform in (GrainMapWithIndex(operator()), GrainRandomMap(operator())):
-        assert transform.output_spec(records)["noise"] == expected
+    numbered = GrainRandomMap(operator(), index_field="x")
+    for transform in (GrainMapWithIndex(operator()), GrainRandomMap(operator()), numbered):
+        assert transform.output_spec(records) == {**records, "noise": expected}
     batches = {"x": jax.ShapeDtypeStruct((4, 2), np.float32)}
     assert GrainMap(operator()).output_spec(batches)["noise"].shape == (4, 3)
     mapped = dataset().batch(4).map(GrainMap(operator()))
@@ -79,3 +88,7 @@ def test_only_operators_become_transforms():
             kind(noisy)
     with pytest.raises(ValueError, match="length must be 1 or more, got 0"):
         GrainMapWithIndex(operator(), 0)
+    with pytest.raises(ValueError, match="length=3 tells the epochs of numbers in index_field"):
+        GrainRandomMap(operator(), length=3)
+    with pytest.raises(KeyError, match=r"'number' is no field .* which has \['x'\]"):
+        GrainRandomMap(operator(), index_field="number").random_map(RECORDS[0], None)

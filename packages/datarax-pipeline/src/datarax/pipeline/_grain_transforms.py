@@ -64,9 +64,7 @@ class GrainMapWithIndex:
 
     def __init__(self, operator: OperatorModule[Any], length: int | None = None) -> None:
         self.operator = _checked(operator)
-        if length is not None and as_index(length) < 1:
-            raise ValueError(f"length must be 1 or more, got {length}")
-        self.length = length
+        self.length = _checked_length(length)
 
     def map_with_index(self, index: int, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record after the operator, as host arrays.
@@ -75,9 +73,7 @@ class GrainMapWithIndex:
           index: its number in the data set.
           record: dict of arrays.
         """
-        epoch, number = divmod(int(index), self.length) if self.length else (0, int(index))
-        batch = Batch.from_arrays(_as_batch(record), record_index=[number], epoch=epoch)
-        return _as_record(self.operator(batch).data)
+        return _of_record(self.operator, record, index, self.length)
 
     __call__ = map_with_index
 
@@ -89,31 +85,97 @@ class GrainMapWithIndex:
 class GrainRandomMap:
     """An operator for `random_map` of a Grain data set of records, or a pipeline's `transforms`.
 
-    What it draws follows from the generator that it is given for the record alone.
+    Grain gives a random map random numbers and a record, but does not say which record it is. So
+    where `index_field` names a field that does, the draw is the one that a `Pipeline` with the same
+    operator makes for that record; put the field there before anything is shuffled. Else the draw
+    follows from the random numbers alone, and thus from the seed of the data set.
 
     Args:
       operator: what to apply to dicts of arrays.
+      index_field: the field with the record's number, which the operator does not see and the
+        result keeps; None: there is none.
+      length: how many records an epoch has, as in `GrainMapWithIndex`; for `index_field` only.
+
+    >>> from datarax.operators import ElementOperator, ElementOperatorConfig
+    >>> from flax import nnx
+    >>> def noisy(element, key):
+    ...     return element.update_data({"noise": jax.random.normal(key)})
+    >>> operator = ElementOperator(
+    ...     ElementOperatorConfig(stochastic=True), fn=noisy, rngs=nnx.Rngs(0)
+    ... )
+    >>> transform = GrainRandomMap(operator, index_field="number")
+    >>> record = transform.random_map({"x": 5, "number": 7}, np.random.default_rng())
+    >>> by_number = GrainMapWithIndex(operator).map_with_index(7, {"x": 5})
+    >>> (record["noise"] == by_number["noise"]).item(), record["number"]
+    (True, 7)
     """
 
-    def __init__(self, operator: OperatorModule[Any]) -> None:
+    def __init__(
+        self,
+        operator: OperatorModule[Any],
+        *,
+        index_field: str | None = None,
+        length: int | None = None,
+    ) -> None:
         self.operator = _checked(operator)
+        if index_field is not None and not isinstance(index_field, str):
+            raise TypeError(f"index_field must be the name of a field or None, got {index_field!r}")
+        if length is not None and index_field is None:
+            raise ValueError(
+                f"length={length!r} tells the epochs of numbers in index_field, which is None; "
+                "name the field or leave length out"
+            )
+        self.index_field = index_field
+        self.length = _checked_length(length)
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """The record after the operator, as host arrays.
 
         Args:
           record: dict of arrays.
-          rng: where the operator's key comes from.
+          rng: where the operator's key comes from without `index_field`.
+
+        Raises:
+          KeyError: if the record lacks `index_field`, listing the fields there are.
         """
-        words = jnp.asarray(rng.integers(2**32, size=2, dtype=np.uint32))
-        key = jax.random.wrap_key_data(words, impl="threefry2x32")
-        return _as_record(self.operator(_as_batch(record), key=key))
+        if self.index_field is None:
+            words = jnp.asarray(rng.integers(2**32, size=2, dtype=np.uint32))
+            key = jax.random.wrap_key_data(words, impl="threefry2x32")
+            return _as_record(self.operator(_as_batch(record), key=key))
+        if self.index_field not in record:
+            raise KeyError(
+                f"index_field={self.index_field!r} is no field of the record, which has "
+                f"{sorted(record)}; put it there with map_with_index"
+            )
+        index = record[self.index_field]
+        rest = {name: value for name, value in record.items() if name != self.index_field}
+        new = _of_record(self.operator, rest, index, self.length)
+        return {**new, self.index_field: index}
 
     __call__ = random_map
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> PyTree[jax.ShapeDtypeStruct]:
         """The spec of such a record after the operator."""
-        return self.operator.output_spec(input_spec)
+        if self.index_field is None:
+            return self.operator.output_spec(input_spec)
+        spec = dict(input_spec)
+        index = spec.pop(self.index_field)
+        return {**self.operator.output_spec(spec), self.index_field: index}
+
+
+def _of_record(
+    operator: OperatorModule[Any], record: Mapping[str, Any], index: Any, length: int | None
+) -> dict[str, Any]:
+    """A record after an operator, with the draw of its number."""
+    epoch, number = divmod(int(index), length) if length else (0, int(index))
+    batch = Batch.from_arrays(_as_batch(record), record_index=[number], epoch=epoch)
+    return _as_record(operator(batch).data)
+
+
+def _checked_length(length: Any) -> int | None:
+    if length is not None and as_index(length) < 1:
+        raise ValueError(f"length must be 1 or more, got {length}")
+    return length
 
 
 def _checked(operator: Any) -> OperatorModule[Any]:
