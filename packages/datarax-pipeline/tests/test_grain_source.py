@@ -1,5 +1,11 @@
 """`GrainSource`: Grain's shuffling, sharding and worker processes under our record numbers."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -341,6 +347,99 @@ def test_a_sequential_data_set_has_no_records_by_number():
         sequential(6, shuffle=True, seed=0)
     with pytest.raises(ValueError, match=r"length=2 is for a grain\.IterDataset"):
         GrainSource(GrainSourceConfig(length=2), dataset=Tens())
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_stop_iteration_of_a_function_is_no_end_of_a_sequential_data_set(threads):
+    """It is named where Grain called it; an iterator that stops is the end, and begins again."""
+
+    class Three(INSTALLED.DatasetIterator):
+        def __init__(self):
+            super().__init__()
+            self.place = 0
+
+        def __next__(self):
+            if self.place == 3:
+                raise StopIteration
+            self.place += 1
+            return {"x": np.int32(self.place)}
+
+        def get_state(self):
+            return {"place": self.place}
+
+        def set_state(self, state):
+            self.place = state["place"]
+
+    class Threes(INSTALLED.IterDataset):
+        def __iter__(self):
+            return Three()
+
+    def stop_at_two(record):
+        return next(iter(())) if record["x"] == 2 else record
+
+    options = INSTALLED.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
+    numbers = INSTALLED.MapDataset.range(3).map(lambda index: {"x": np.int32(index)})
+    for dataset in (
+        Threes().map(stop_at_two),
+        numbers.map(stop_at_two).to_iter_dataset(options),
+        numbers.to_iter_dataset(options).map(stop_at_two),
+    ):
+        source = GrainSource(GrainSourceConfig(length=3), dataset=dataset)
+        with pytest.raises(RuntimeError, match=r"stop_at_two in .* raised StopIteration"):
+            list(Pipeline(source=source, batch_size=1))
+    source = GrainSource(GrainSourceConfig(length=6), dataset=Threes().map(lambda record: record))
+    (batch,) = Pipeline(source=source, batch_size=6)
+    assert batch["x"].tolist() == [1, 2, 3, 1, 2, 3]
+
+
+STUCK = """
+import multiprocessing, os, threading
+from datarax.pipeline import Pipeline
+
+class Stuck:
+    def __init__(self):
+        self.parent = os.getpid()
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        if os.getpid() != self.parent:
+            print("stuck", os.getpid(), flush=True)
+            threading.Event().wait()
+        return {"x": index}
+
+if __name__ == "__main__":
+    iterator = iter(Pipeline(source=Stuck(), batch_size=2, num_workers=1))
+    try:
+        next(iterator)
+    except KeyboardInterrupt:
+        print("interrupted", multiprocessing.active_children(), flush=True)
+    iterator.start_prefetch()
+    input()
+"""
+
+
+def test_a_worker_that_is_stuck_in_its_first_record_holds_nobody(tmp_path):
+    """Ctrl-C and the end of the program end the process, and do not wait for it."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    command, pipe = [sys.executable, str(tmp_path / "stuck.py")], subprocess.PIPE
+    program = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    workers = []
+    for step in range(2):
+        if step == 1:
+            program.send_signal(signal.SIGINT)
+            begun = time.monotonic()
+            assert program.stdout.readline() == "interrupted []\n"
+            assert time.monotonic() - begun < 20
+        word, number = program.stdout.readline().split()
+        assert word == "stuck"
+        workers.append(int(number))
+    program.communicate("go on\n", timeout=60)
+    assert program.returncode == 0
+    for number in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
 
 
 def test_parquet_files_are_read(tmp_path):

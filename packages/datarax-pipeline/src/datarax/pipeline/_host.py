@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
-from datarax.batching import DefaultBatcher, DefaultBatcherConfig, record_spec
+from datarax.batching import record_spec
 from datarax.core import randomness
 from datarax.core.element_batch import Batch, Element
 from datarax.pipeline import _arguments
+from datarax.pipeline._assembly import Assembly
 from datarax.pipeline._failures import Failure
-from datarax.pipeline._processes import Parked
+from datarax.pipeline._processes import Parked, Running
 from datarax.pipeline._threads import Threads
 from datarax.pipeline._transforms import Transform, checked_transforms
 from datarax.sources import DataSourceModule
@@ -46,6 +47,7 @@ class HostWork:
       threads: how many threads read and transform; 0: the one that asks for a batch.
       workers: how many processes do so, each with so many threads; 0: this one.
       parked: processes that wait for the next epoch.
+      running: those that one reader reads from.
     """
 
     source: DataSourceModule[Any]
@@ -56,6 +58,7 @@ class HostWork:
     threads: int
     workers: int = 0
     parked: Parked = field(default_factory=Parked, repr=False, compare=False)
+    running: Running = field(default_factory=Running, repr=False, compare=False)
 
     def element(self, epoch: int, index: int) -> Element:
         """A record as it goes into a batch.
@@ -99,6 +102,10 @@ class HostWork:
         require_numbers(element.data, f"record {index} of {self.source._label()}")
         return element
 
+    def of_one_reader(self) -> HostWork:
+        """The same work, with processes that one reader alone reads from."""
+        return dataclasses.replace(self, running=Running())
+
     def assembly(self) -> Assembly:
         """What makes batches of such records."""
         return Assembly(self)
@@ -116,11 +123,14 @@ class HostWork:
             yield from self._read(plan)
             return
         processes = self.parked.at(self, plan)
+        self.running.take(processes)
         try:
             yield from processes.read(self, plan)
         except BaseException:
             processes.close()
             raise
+        finally:
+            self.running.take(None)
         self.parked.park(processes)
 
     def _read(self, plan: Plan) -> Generator[tuple[Batch, tuple[Failure, ...]], None, None]:
@@ -162,74 +172,6 @@ class HostWork:
             return self.element(item[0], int(item[1]))
         except Exception as error:
             return Failure(int(item[1]), error)
-
-
-class Assembly:
-    """Makes batches of records that were read or could not be read.
-
-    Args:
-      work: which records these are.
-    """
-
-    def __init__(self, work: HostWork) -> None:
-        self._work = work
-        self._batcher = DefaultBatcher(DefaultBatcherConfig(remainder="partial"))
-        self._first: tuple[Element, Any] | None = None
-
-    def __call__(
-        self, indices: np.ndarray, found: Sequence[Element | Failure]
-    ) -> tuple[Batch, tuple[Failure, ...]]:
-        """The batch, and what became padding in it.
-
-        Args:
-          indices: the numbers of the records.
-          found: what was read of each.
-        """
-        failures = {row: each for row, each in enumerate(found) if isinstance(each, Failure)}
-        if not self._work.mask:
-            for failure in failures.values():
-                raise failure.error
-            return self._stacked(indices, list(found), {})
-        template, spec = self._template()
-        for row, each in enumerate(found):
-            if isinstance(each, Element) and (came := _spec_of(each)) != spec:
-                error = ValueError(f"expected {spec}, as of the first record, got {came}")
-                failures[row] = Failure(int(indices[row]), error)
-        blank = jax.tree.map(np.zeros_like, template)
-        filled = [blank if row in failures else each for row, each in enumerate(found)]
-        return self._stacked(indices, filled, failures)
-
-    def _template(self) -> tuple[Element, Any]:
-        """A record that all others must be like, and its spec."""
-        if self._first is None:
-            template = self._work.template()
-            self._first = template, _spec_of(template)
-        return self._first
-
-    def _stacked(
-        self, indices: np.ndarray, elements: list[Any], failures: dict[int, Failure]
-    ) -> tuple[Batch, tuple[Failure, ...]]:
-        label = self._work.source._label()
-        try:
-            batch: Any = next(iter(self._batcher(elements, batch_size=len(elements))))
-        except (TypeError, ValueError) as error:
-            if isinstance(error, TypeError):
-                for index, element in zip(indices, elements, strict=True):
-                    require_numbers(element.data, f"record {index} of {label}")
-            error.add_note(f"while {label} read the records {np.asarray(indices).tolist()}")
-            raise
-        valid = np.ones(len(elements), bool)
-        valid[list(failures)] = False
-        batch = batch.replace(valid_mask=valid, record_index=indices)
-        return batch, tuple(failures.values())
-
-
-def _spec_of(element: Element) -> Any:
-    """Shapes and dtypes of a record; a text where it is not a record of arrays."""
-    try:
-        return record_spec(Element((element.data, element.state)))
-    except (TypeError, ValueError) as error:
-        return str(error)
 
 
 def host_work(

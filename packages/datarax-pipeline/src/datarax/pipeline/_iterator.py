@@ -31,6 +31,7 @@ from datarax.pipeline._statistics import Meter, PipelineStats
 from datarax.sources._ends import stopped
 
 if TYPE_CHECKING:
+    from datarax.pipeline._host import HostWork
     from datarax.pipeline._pipeline import Pipeline
 
 # How many batches are read ahead where that is of use and nobody has said how many.
@@ -195,14 +196,15 @@ class PipelineIterator:
 
     def _reopen(self) -> Any:
         pipeline, opened = self._pipeline, self._open
-        reader: Any = _epochs(pipeline, self._place, self._end())
+        work = None if pipeline._work is None else pipeline._work.of_one_reader()
+        reader: Any = _epochs(pipeline, work, self._place, self._end())
         ahead = pipeline.prefetch
         if ahead is None:
             only_copies = pipeline.source.in_memory and pipeline._work is None
             ahead = 0 if only_copies and computes_on_cpu() else READ_AHEAD
         prepare = transfer(pipeline._before_stages)
         if ahead and not pipeline._gathers():
-            reader = Prefetcher(reader, prepare, ahead)
+            reader = Prefetcher(reader, prepare, ahead, work and work.running.close)
         else:
             reader = _prepared(reader, prepare)
         opened.reader = reader
@@ -308,7 +310,9 @@ def _checked_place(numbers: dict[str, Any], records: int, has_batcher: bool) -> 
     return Place(int(numbers["epoch"]), position, waiting)
 
 
-def _epochs(pipeline: Pipeline, place: Place, end: int | None) -> Generator[Read, None, None]:
+def _epochs(
+    pipeline: Pipeline, work: HostWork | None, place: Place, end: int | None
+) -> Generator[Read, None, None]:
     """What is left of an epoch, and of those after it."""
     for number in itertools.count(place.epoch):
         if end is not None and number >= end:
@@ -321,7 +325,7 @@ def _epochs(pipeline: Pipeline, place: Place, end: int | None) -> Generator[Read
             pipeline.remainder,
             pipeline.pad_values,
             pipeline.placement,
-            pipeline._work,
+            work,
         )
         if pipeline.batcher is None:
             yield from read(epoch)

@@ -24,11 +24,17 @@ class Prefetcher(Generic[Out]):
       items: what to prepare; run in the thread.
       prepare: called with each item, in the thread.
       size: how many prepared items may wait.
+      release: makes a read of `items` return that waits for other processes; None: nothing does.
     """
 
     def __init__(
-        self, items: Generator[In, None, None], prepare: Callable[[In], Out], size: int
+        self,
+        items: Generator[In, None, None],
+        prepare: Callable[[In], Out],
+        size: int,
+        release: Callable[[], None] | None = None,
     ) -> None:
+        self._release = release
         self._changed = threading.Condition()
         self._ready: deque[tuple[bool, Any]] = deque()
         self._closed = False
@@ -59,7 +65,7 @@ class Prefetcher(Generic[Out]):
             self._closed = True
             self._ready.clear()
             self._changed.notify_all()
-        end_of([self._thread], lambda: self._reading)
+        end_of([self._thread], lambda: self._reading, self._release)
 
     def _run(
         self, items: Generator[In, None, None], prepare: Callable[[In], Out], size: int

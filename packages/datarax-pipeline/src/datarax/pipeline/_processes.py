@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import threading
 import weakref
 from collections.abc import Generator
+from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 # As many batches as that, beyond any run, can be asked of the processes.
 _WITHOUT_END = 2**40
+
+# Bytes of the number of a process.
+_MEMBER = 8
 
 # From how many bytes on an array goes through shared memory, which costs more than it saves below.
 SHARED_FROM = 2**14
@@ -52,8 +57,7 @@ class Job:
         """A batch as a dict that Grain sends to the other process.
 
         Returns:
-          `process`, its number in the system; and `data`, `states`, `valid_mask`, `metadata`,
-          `record_index` and `failures`; or `error`.
+          `data`, `states`, `valid_mask`, `metadata`, `record_index` and `failures`; or `error`.
         """
         epoch, positions = self._epoch, self._first
         if number >= len(positions):
@@ -65,9 +69,8 @@ class Job:
         try:
             batch, failures = assemble(indices, [self._work.attempt((epoch, i)) for i in indices])
         except Exception as error:
-            return {"process": os.getpid(), "error": Failure(int(indices[0]), error)}
+            return {"error": Failure(int(indices[0]), error)}
         return {
-            "process": os.getpid(),
             "data": batch.data,
             "states": batch.states,
             "valid_mask": batch.valid_mask,
@@ -112,13 +115,17 @@ class Processes:
         options = grain.ReadOptions(
             num_threads=work.threads, prefetch_buffer_size=work.threads or 1
         )
+        # A process says who it is before it reads, so that none is stuck unknown.
+        members = SharedMemory(create=True, size=_MEMBER * (1 + work.workers))
         read = grain.experimental.WithOptionsIterDataset(
             numbers.to_iter_dataset(options),
             grain.experimental.DatasetOptions(min_shm_size=SHARED_FROM),
-        ).mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=work.workers))
+        ).mp_prefetch(
+            grain.multiprocessing.MultiprocessingOptions(num_workers=work.workers),
+            functools.partial(_join, members.name),
+        )
         self._iterator: Any = iter(read)
-        self._numbers: set[int] = set()
-        self.close = weakref.finalize(self, _end, self._iterator, self._numbers)
+        self.close = weakref.finalize(self, _end, self._iterator, members)
 
     def read(
         self, work: HostWork, plan: Plan
@@ -126,7 +133,6 @@ class Processes:
         """The batches of the epoch where the processes are; afterwards they are at the next."""
         for _ in range(len(plan)):
             item = next(self._iterator)
-            self._numbers.add(item.pop("process"))
             if "error" in item:
                 raise item["error"].error
             failures = item.pop("failures").value
@@ -135,7 +141,26 @@ class Processes:
         self.expected = _signature(work, plan.epoch + 1, self._later)
 
 
-def _end(iterator: Any, numbers: set[int]) -> None:
+def _join(members: str, worker: int, _: int) -> None:
+    """Notes the number of this process for the one that started it, and ends with that one."""
+    shared = SharedMemory(members)
+    _noted(shared)[1 + worker] = os.getpid()
+    ended = _noted(shared)[0]
+    shared.close()
+    if ended:
+        os._exit(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is killed, which has no time to end it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _end(iterator: Any, members: SharedMemory) -> None:
     """Ends the processes, if need be those that are stuck in a read by force."""
     closing = threading.Thread(target=iterator.close, daemon=True)
     try:
@@ -143,18 +168,50 @@ def _end(iterator: Any, numbers: set[int]) -> None:
         closing.join(PATIENCE)
     except RuntimeError:
         # While the interpreter ends, no thread can begin.
-        _kill(numbers)
+        _kill(members)
         iterator.close()
-        return
     if closing.is_alive():
-        _kill(numbers)
+        _kill(members)
         closing.join()
+    members.close()
+    members.unlink()
 
 
-def _kill(numbers: set[int]) -> None:
+def _kill(members: SharedMemory) -> None:
+    """Ends all processes that have joined at once, and each later one when it joins."""
+    _noted(members)[0] = 1
+    numbers = _noted(members)[1:].tolist()
     for process in multiprocessing.active_children():
         if process.pid in numbers:
             process.kill()
+
+
+def _noted(members: SharedMemory) -> np.ndarray:
+    """Whether they were ended, and the numbers of the processes; 0 of those to come."""
+    return np.frombuffer(members.buf, np.int64, members.size // _MEMBER)
+
+
+class Running:
+    """The processes that are read from, for whoever ends them while the reader waits for them."""
+
+    def __init__(self) -> None:
+        self._processes: Processes | None = None
+        self._closed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+    def take(self, processes: Processes | None) -> None:
+        """Takes what is read from now on; None: nothing is."""
+        self._processes = processes
+        if self._closed:
+            self.close()
+
+    def close(self) -> None:
+        """Ends them, now or when they come; who waits for them gets an error."""
+        self._closed = True
+        if self._processes is not None:
+            self._processes.close()
 
 
 class Parked:

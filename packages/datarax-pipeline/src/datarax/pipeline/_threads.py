@@ -21,13 +21,16 @@ PATIENCE = 1.0
 
 
 def end_of(
-    threads: Iterable[threading.Thread], may_be_stuck: Callable[[], bool] = lambda: True
+    threads: Iterable[threading.Thread],
+    may_be_stuck: Callable[[], bool] = lambda: True,
+    release: Callable[[], None] | None = None,
 ) -> None:
     """Waits until threads that were told to end have ended, but not for those that are stuck.
 
     Args:
       threads: all of them.
       may_be_stuck: whether they may be in a read that does not return.
+      release: makes such a read return, where there is a way.
     """
     last = time.monotonic() + PATIENCE
     for thread in threads:
@@ -36,6 +39,9 @@ def end_of(
             continue
         while thread.is_alive() and (time.monotonic() < last or not may_be_stuck()):
             thread.join(0.05)
+        if thread.is_alive() and release is not None:
+            release()
+            thread.join(PATIENCE)
         if thread.is_alive():
             logger.warning(
                 "%s is still busy, perhaps with a read that does not return, and is left to end by "
