@@ -468,7 +468,8 @@ def resume(session: nox.Session) -> None:
     """Two hundred random schedules of kill and resume over 1, 2 and 4 processes."""
     install(session, list(PROJECTS), "test", *group("integration"))
     env = COMPILED_BEFORE | {"SCHEDULES": "200"}
-    session.run("pytest", "tests-integration/test_resume_schedules.py", env=NO_SOURCE_TREE | env)
+    test = ["pytest", "-s", "tests-integration/test_resume_schedules.py", *session.posargs]
+    session.run(*test, env=NO_SOURCE_TREE | env)
 
 
 # What others depend on comes first, so that `nox -s release -- minor` releases all packages.

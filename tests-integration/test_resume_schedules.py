@@ -1,6 +1,7 @@
 """Random schedules of kill and resume, on any number of hosts and devices, give the same stream.
 
-Ten by default; as many as the environment variable SCHEDULES says: 200 with `nox -s resume`.
+Ten by default; as many as the environment variable SCHEDULES says: 200 with `nox -s resume`, where
+worker processes vary too, and some legs run in each job, so that progress is seen.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -22,6 +24,10 @@ SCHEDULES = int(os.environ.get("SCHEDULES", "10"))
 FEW = SCHEDULES <= 10
 # Of each wave, the numbers of hosts that its jobs have. The last leg of all runs in this process.
 WAVES = ((2,),) if FEW else ((1, 2, 4), (1, 2, 4), (2, 4))
+# How many legs the processes of a job live for.
+LEGS = 20
+# Seconds until a job is taken to hang.
+PATIENCE = 500 if FEW else 1800
 
 
 def digest(rows):
@@ -42,9 +48,15 @@ def random_leg(draw, hosts, state):
             # Groups of two stay on one device.
             "batch_size": 2 * devices * times,
             "prefetch": draw.choice([0, 2]),
-            "num_threads": draw.choice([0, 3]),
+            "num_threads": draw.choice([0, 1, 3]),
+            # Each of which imports JAX, for seconds.
+            "num_workers": 0 if FEW else draw.choice([0] * 30 + [1, 2]),
         },
     }
+
+
+def batched(entries, count):
+    return [entries[first : first + count] for first in range(0, len(entries), count)]
 
 
 def free_port():
@@ -70,7 +82,7 @@ def run_job(path, hosts, legs):
         for process in range(hosts)
     ]
     try:
-        errors = [process.communicate(timeout=500)[1] for process in processes]
+        errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -106,13 +118,21 @@ def test_killed_runs_go_on_with_the_same_stream(tmp_path):
         hosts_of = {schedule: draw.choice(counts) for schedule in range(SCHEDULES)}
         for hosts in counts:
             mine = [schedule for schedule, count in hosts_of.items() if count == hosts]
-            legs = [random_leg(draw, hosts, states.get(schedule)) for schedule in mine]
-            done = run_job(tmp_path / f"job_{number}_{hosts}", hosts, legs)
-            for schedule, (rows, state) in zip(mine, done, strict=True):
-                streams[schedule] = streams.get(schedule, []) + rows
-                states[schedule] = state
+            for part in batched(mine, LEGS):
+                legs = [random_leg(draw, hosts, states.get(schedule)) for schedule in part]
+                begun = time.monotonic()
+                done = run_job(tmp_path / f"job_{number}_{hosts}", hosts, legs)
+                seconds = time.monotonic() - begun
+                print(
+                    f"wave {number}, {hosts} hosts: {len(part)} legs in {seconds:.0f} s", flush=True
+                )
+                for schedule, (rows, state) in zip(part, done, strict=True):
+                    streams[schedule] = streams.get(schedule, []) + rows
+                    states[schedule] = state
     for schedule in range(SCHEDULES):
         last = random_leg(draw, 1, states[schedule]) | {"batches": 10**6}
         rows, _ = resume_host.leg(last, jax.devices()[: last["devices"]])
         streams[schedule] += [text for batch in rows for _, text in batch]
         assert digest(streams[schedule]) == digest(expected), (seed, schedule, last)
+        if not FEW and schedule % LEGS == LEGS - 1:
+            print(f"{schedule + 1} of {SCHEDULES} schedules gave the same stream", flush=True)
