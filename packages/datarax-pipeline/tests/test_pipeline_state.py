@@ -215,6 +215,7 @@ def _changed(state, path, value):
         ("stages/1", {"kind": "Other"}, "stages/1/kind: not expected, got 'Other'"),
         ("stages/0", None, "stages/0/kind: expected 'ElementOperator', got nothing"),
         ("layout", None, "is none of a pipeline"),
+        ("layout", "?", "has layout '?', but"),
         ("layout", 4, "has layout 4, but this version of datarax-pipeline reads layout 3"),
     ],
 )

@@ -174,8 +174,8 @@ class Description:
             raise TypeError(
                 f"state must be a dict as get_state() returns it, got {type(state).__name__}"
             )
-        if "layout" not in state or int(state["layout"]) != LAYOUT:
-            found = f"has layout {state['layout']}" if "layout" in state else _older(state)
+        if state.get("layout") != LAYOUT:
+            found = f"has layout {state['layout']!r}" if "layout" in state else _older(state)
             raise ValueError(
                 f"state {found}, but this version of datarax-pipeline reads layout {LAYOUT}; go on "
                 "with the version that saved it, or start an epoch anew"
