@@ -129,6 +129,19 @@ def test_draws_can_come_from_rngs_or_the_order():
         Pipeline(source=data, transforms=[noisy], batch_size=4)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_threads": 1}, {"on_error": "mask"}], ids=str)
+def test_a_list_of_numbers_is_an_array(options):
+    """In whatever way records are read, and in the spec; a list of other things is a list."""
+    records = [{"x": [i, i + 1], "n": {"y": [[0.5], [i]]}, "l": [np.ones(2)]} for i in range(3)]
+    pipeline = Pipeline(source=records, batch_size=3, **options)
+    (batch,) = pipeline
+    assert np.asarray(batch["x"]).tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert batch["n"]["y"].shape == (3, 2, 1)
+    assert [leaf.shape for leaf in batch["l"]] == [(3, 2)]
+    spec = pipeline.batch_spec()
+    assert (spec["x"].shape, spec["n"]["y"].shape) == ((3, 2), (3, 2, 1))
+
+
 def test_elements_keep_state_and_metadata():
     """Records that are `Element`s reach transforms as such."""
 

@@ -7,18 +7,23 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import DictKey, keystr, tree_leaves_with_path
+from jax.tree_util import DictKey, keystr, tree_leaves_with_path, tree_map_with_path
 
 from datarax.core.element_batch import Element
+from datarax.core.specs import as_leaf
 
 # Of NumPy's kinds of dtypes: bytes, objects, strings, times.
 _NO_NUMBERS = "SOUTmM"
+
+_NUMBERS = (bool, int, float, complex, np.generic)
 
 _ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__dlpack__")
 
 
 def with_metadata(record: Any, fields: tuple[str, ...], what: str) -> Element:
     """The record as an `Element`, with the named fields moved from its data to its metadata.
+
+    A list of numbers, as Hugging Face data sets have them, becomes an array.
 
     Args:
       record: an `Element`, or just its data.
@@ -29,7 +34,7 @@ def with_metadata(record: Any, fields: tuple[str, ...], what: str) -> Element:
       KeyError: if the record lacks a field, listing those it has.
       TypeError: if its data are no dict, or its metadata neither a dict nor None.
     """
-    element = record if isinstance(record, Element) else Element(record)
+    element = _with_arrays(record if isinstance(record, Element) else Element(record), what)
     if not fields:
         return element
     data, metadata = element.data, element.metadata
@@ -44,6 +49,27 @@ def with_metadata(record: Any, fields: tuple[str, ...], what: str) -> Element:
     moved = {**(metadata or {}), **{name: data[name] for name in fields}}
     kept = {name: value for name, value in data.items() if name not in fields}
     return element.replace(data=kept, metadata=moved)
+
+
+def _with_arrays(element: Element, what: str) -> Element:
+    data = element.data
+    # Most records hold arrays and numbers alone, and there are many.
+    if isinstance(data, Mapping) and not any(
+        isinstance(value, list | tuple | Mapping) for value in data.values()
+    ):
+        return element
+
+    def read(path: Any, node: Any) -> Any:
+        return as_leaf(f"data{keystr(path)} of {what}", node) if _is_numbers(node) else node
+
+    return element.replace(data=tree_map_with_path(read, data, is_leaf=_is_numbers))
+
+
+def _is_numbers(node: Any) -> bool:
+    """Whether it is a list of numbers, or of such lists."""
+    if type(node) is not list or not node:
+        return False
+    return all(isinstance(entry, _NUMBERS) or _is_numbers(entry) for entry in node)
 
 
 def require_numbers(data: Any, what: str) -> None:
