@@ -245,7 +245,7 @@ def test_repr_says_what_differs_from_the_defaults():
         (lambda: operator("Crop", prob=0.5), "prob must be 1, because a record that is left as"),
         (lambda: operator("ResizedCrop", sampling="timm"), "sampling must be one of"),
         (lambda: operator("ResizedCrop", scale=(0.5, 0.1)), "scale must be .min, max."),
-        (lambda: operator("Resize", method="area"), "method must be one of nearest"),
+        (lambda: operator("Resize", method="area"), "ResizeOperatorConfig.method must be one of"),
         (lambda: operator("Hue", shift=(0, 1)), "shift must be from -0.5 to 0.5, got Uniform"),
         (lambda: operator("Brightness", factor=(2, 1)), "factor is the empty range"),
         (

@@ -209,12 +209,16 @@ def test_missing_auxiliary_field_is_refused():
 
 
 def test_malformed_boxes_are_refused():
-    """Boxes have four numbers."""
+    """Boxes are four numbers."""
     op = FlipRows(config(auxiliary_fields=["boxes"], box_fields=("boxes",)))
     with pytest.raises(
         ValueError, match=r"boxes field 'boxes' must be \(boxes, 4\), got shape \(3,\)"
     ):
         op(Batch.from_arrays({"image": images(2, 4, 4), "boxes": np.zeros((2, 3), np.float32)}))
+    with pytest.raises(
+        TypeError, match="boxes field 'boxes' must be integers or floating, got bool"
+    ):
+        op(Batch.from_arrays({"image": images(2, 4, 4), "boxes": np.zeros((2, 3, 4), bool)}))
 
 
 @pytest.mark.parametrize(

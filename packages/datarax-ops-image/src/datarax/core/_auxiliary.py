@@ -74,12 +74,22 @@ def is_keypoint(keypoints: Array) -> Bool[Array, " points"]:
 
 
 def check_coordinates(key: str, kind: Kind, value: Any) -> None:
-    """Raises a ValueError unless the last axis of boxes or keypoints has the right length."""
+    """Raises unless boxes or keypoints are numbers, as many of each as there must be.
+
+    Raises:
+      TypeError: if they are neither integers nor floating.
+      ValueError: if they have another rank, or another length of the last axis.
+    """
     last, shape = (
         ((4,), "(boxes, 4)") if kind == "boxes" else ((2, 3), "(points, 2) or (points, 3)")
     )
     if jnp.ndim(value) != 2 or jnp.shape(value)[-1] not in last:
         raise ValueError(f"{kind} field {key!r} must be {shape}, got shape {jnp.shape(value)}")
+    dtype = jnp.result_type(value)
+    if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(
+            f"{kind} field {key!r} must be integers or floating, got {dtype}; cast it first"
+        )
 
 
 def canonical(kind: Kind, value: Array, text_format: str) -> tuple[Array, Array]:

@@ -66,7 +66,7 @@ class SizedOperatorConfig(GeometricOperatorConfig):
     def check(self) -> None:
         super().check()
         object.__setattr__(self, "size", checked_size(self.label("size"), self.size))
-        checked_method(self.method)
+        checked_method(self.method, self.label("method"))
         require_bools(self, "antialias")
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -114,7 +114,7 @@ class WarpOperatorConfig(GeometricOperatorConfig):
 
     def check(self) -> None:
         super().check()
-        checked_method(self.method)
+        checked_method(self.method, self.label("method"))
         object.__setattr__(self, "fill", types.numbers(self.label("fill"), self.fill))
 
 

@@ -39,8 +39,8 @@ def checked_size(size: Sequence[int], name: str = "size") -> tuple[int, int]:
     return height, width
 
 
-def checked_method(method: str) -> Method:
-    """One of the methods of interpolation.
+def checked_method(method: str, name: str = "method") -> Method:
+    """One of the methods of interpolation; errors call the argument by its name.
 
     Raises:
       ValueError: if there is no such method.
@@ -48,7 +48,7 @@ def checked_method(method: str) -> Method:
     for known_method in METHODS:
         if method == known_method:
             return known_method
-    raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    raise ValueError(f"{name} must be one of {', '.join(METHODS)}, got {method!r}")
 
 
 def sides(pixels: Array) -> tuple[int, int]:
