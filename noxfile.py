@@ -244,7 +244,19 @@ def pillow(session: nox.Session) -> None:
     """The image functions against Pillow itself, on 10⁷ values each."""
     install(session, ["datarax-ops-image"], "test", *group("pillow"))
     folder = PROJECTS["datarax-ops-image"]["folder"] / "tests-pillow"
-    run_tests(session, str(folder.relative_to(ROOT)), PYTHONPATH=str(folder))
+    # It takes minutes, so each function is named as soon as it is done.
+    run_tests(session, str(folder.relative_to(ROOT)), "-v", PYTHONPATH=str(folder))
+
+
+@nox.session(default=False, requires=["build"])
+def peers(session: nox.Session) -> None:
+    """What docs/coming-from.md says about other libraries, asked of these libraries."""
+    install(session, ["datarax-ops-image"], "test", *group("peers"))
+    folder = PROJECTS["datarax-ops-image"]["folder"] / "tests-peers"
+    env = NO_SOURCE_TREE | {"KERAS_BACKEND": "jax", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    # Their warnings are theirs.
+    options = session.posargs or ["-v", "-W", "ignore"]
+    session.run("pytest", str(folder.relative_to(ROOT)), *options, env=env)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"], requires=["build"])
