@@ -31,7 +31,7 @@ class BucketBatcherConfig(StructuralConfig):
       length_fields: dotted paths of the fields whose axis 0 is of unequal length. The longest of
         them decides on the bucket.
       batch_sizes: rows of each bucket's batches; None means `batch_size` for all.
-      remainder: what becomes of a bucket's last records, see `DefaultBatcherConfig`.
+      remainder: what happens to a bucket's last records, see `DefaultBatcherConfig`.
       pad_values: the number that padding holds, steps and rows, or a dict of them by dotted path.
       mask_suffix: what is added to a field's name for the name of its mask.
       cacheable, batch_stats_fn, precomputed_stats, stochastic, stream_name: see `StructuralConfig`.
@@ -89,13 +89,13 @@ class BucketBatcher(StreamBatcher[BucketBatcherConfig]):
 
     There are as many shapes as boundaries, known in advance from `batch_specs`. Next to each ragged
     field stands its mask, bool `(batch, length)`: True where a step is data. Records keep their
-    order within a bucket; `metadata` and `states` travel along. `get_operation_stats` counts
+    order within a bucket; `metadata` and `states` go with them. `get_operation_stats` counts
     records, as that of `DefaultBatcher` does.
 
     Args:
       config: boundaries, ragged fields and padding.
-      rngs: not needed; taken for uniformity.
-      name: what to call the batcher in messages.
+      rngs: not used; every module takes it.
+      name: its name in messages.
 
     >>> config = BucketBatcherConfig(boundaries=(2, 4), length_fields=("t",))
     >>> records = [{"t": np.ones(n, np.int32)} for n in (1, 3, 2)]

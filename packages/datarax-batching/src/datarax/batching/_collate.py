@@ -1,4 +1,4 @@
-"""Columns of leaves into one array with a row for each record."""
+"""Collating: the arrays of many records into one array, a row for each."""
 
 from __future__ import annotations
 

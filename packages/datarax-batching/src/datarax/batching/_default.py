@@ -29,7 +29,7 @@ class DefaultBatcherConfig(StructuralConfig):
     """Configuration of `DefaultBatcher`.
 
     Args:
-      remainder: what becomes of records that do not fill a last batch. "pad": they get rows of
+      remainder: what happens to records that do not fill a last batch. "pad": they get rows of
         padding, which `valid_mask` marks; "drop": they are left out; "partial": a smaller batch,
         which costs a compilation more.
       pad_values: what padding holds: a number, "last" (a copy of the last record), or a dict of
@@ -79,16 +79,16 @@ class DefaultBatcher(StreamBatcher[DefaultBatcherConfig]):
 
     Every batch looks as `batch_spec` says, the last one too (unless `remainder="partial"`), so that
     a jitted function traces once. Host records become host batches, each in memory of its own,
-    which the CPU device takes without a copy; memory that nothing refers to any more serves for
+    which the CPU device takes without a copy; memory that nothing refers to any more is used for
     later batches. 64-bit numbers are narrowed as JAX does it; integers that do not fit are an
-    error. Element states become `batch.states`; metadata is carried along, None for padding.
+    error. Element states become `batch.states`; metadata goes with the records, None for padding.
 
     `get_operation_stats` counts records: applied are those in batches, skipped those left out.
 
     Args:
       config: what to do with a remainder, and what padding holds.
-      rngs: not needed; taken for uniformity.
-      name: what to call the batcher in messages.
+      rngs: not used; every module takes it.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> records = [Element({"x": np.float32(i)}) for i in range(5)]

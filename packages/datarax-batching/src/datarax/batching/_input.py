@@ -1,4 +1,4 @@
-"""What batchers are given: records, as elements or dicts, from lists and iterators."""
+"""The input of batchers: records, as `Element`s or dicts, from lists and iterators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the records of a stream have in common, and their leaves side by side."""
+"""What the records of a stream have in common, and their arrays side by side."""
 
 from __future__ import annotations
 

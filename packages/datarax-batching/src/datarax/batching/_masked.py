@@ -31,7 +31,7 @@ def masked_sum_count(values: Values, mask: Mask) -> tuple[Num[Array, ""], Int[Ar
 
     Args:
       values: numbers `(batch, ...)`; bool counts as 0 and 1.
-      mask: bool `(batch,)`, or of as many leading axes of `values` as it has axes.
+      mask: bool `(batch,)`, or of the shape of the first axes of `values`.
 
     Returns:
       The sum, a scalar that cannot wrap around: of bool int32, an exact count; of all other numbers
@@ -39,7 +39,7 @@ def masked_sum_count(values: Values, mask: Mask) -> tuple[Num[Array, ""], Int[Ar
       integers up to 2**24. The count of values, int32.
 
     Raises:
-      TypeError: if the mask is not bool, or values are no numbers.
+      TypeError: if the mask is not bool, or values are not numbers.
       ValueError: if the shape of the mask is not that of the leading axes of `values`, if a host
         array has values that do not fit the type to which JAX narrows it, or for 2**31 values or
         more, whose count would not fit.
@@ -63,14 +63,14 @@ def masked_mean(values: Values, mask: Mask) -> Float[Array, ""]:
 
     Args:
       values: numbers `(batch, ...)`; bool counts as 0 and 1.
-      mask: bool `(batch,)`, or of as many leading axes of `values` as it has axes.
+      mask: bool `(batch,)`, or of the shape of the first axes of `values`.
 
     Returns:
       A scalar, float32 (float64 of 64-bit values under x64): with a full mask what `jnp.mean` gives
       of at least float32. See `masked_sum_count` for gradients.
 
     Raises:
-      TypeError: if the mask is not bool, or values are no numbers.
+      TypeError: if the mask is not bool, or values are not numbers.
       ValueError: if the shape of the mask is not that of the leading axes of `values`, or if a host
         array has values that do not fit the type to which JAX narrows it.
 
@@ -98,7 +98,7 @@ def masked_accuracy(
       logits: scores `(batch, ..., classes)`; the first largest one is the prediction.
       labels: class numbers `(batch, ...)`, or weights of classes like `logits` (one-hot, soft), of
         which the first largest one counts.
-      mask: bool `(batch,)`, or of as many leading axes as it has axes.
+      mask: bool `(batch,)`, or of the shape of the first axes of `logits`.
 
     Returns:
       A float32 scalar.
@@ -128,7 +128,7 @@ def masked_accuracy(
 
 
 def fill_padding(tree: PyTree, mask: Bool[AnyArray, "batch"], value: float = 0) -> PyTree:
-    """Replaces what stands in padding.
+    """Replaces the values in padding.
 
     A loss whose derivative is infinite or NaN in padding has NaN gradients even when its value is
     masked, because 0 times NaN is NaN. Filling the padding before the loss removes the cause.

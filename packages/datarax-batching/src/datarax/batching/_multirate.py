@@ -31,7 +31,7 @@ class MultiRateBatcherConfig(StructuralConfig):
         rate 1 is one sample `(...)`, a field of rate r > 1 has shape `(r, ...)`. Fields that are
         not named have rate 1.
       hop: records from the start of a window to the start of the next; None means `steps`.
-      remainder: what becomes of a last window that the stream does not fill and of windows that do
+      remainder: what happens to a last window that the stream does not fill and to windows that do
         not fill a last batch, see `DefaultBatcherConfig`. "partial" keeps the window, padded, in a
         smaller batch.
       pad_values: the number that padding holds, or a dict of them by dotted path.
@@ -39,7 +39,7 @@ class MultiRateBatcherConfig(StructuralConfig):
 
     Raises:
       TypeError: for values of the wrong type.
-      ValueError: for numbers that are no positive integers, or an unknown `remainder`.
+      ValueError: for numbers that are not positive integers, or an unknown `remainder`.
 
     >>> MultiRateBatcherConfig(steps=8, rates={"audio": 4}).rates
     (('audio', 4),)
@@ -84,8 +84,8 @@ class MultiRateBatcher(StreamBatcher[MultiRateBatcherConfig]):
 
     Args:
       config: window, rates and padding.
-      rngs: not needed; taken for uniformity.
-      name: what to call the batcher in messages.
+      rngs: not used; every module takes it.
+      name: its name in messages.
 
     >>> config = MultiRateBatcherConfig(steps=2, rates={"audio": 3})
     >>> records = [{"video": i, "audio": np.arange(3 * i, 3 * i + 3)} for i in range(3)]

@@ -1,4 +1,4 @@
-"""Checks of what all batchers are given."""
+"""Checks of the arguments that all batchers take."""
 
 from __future__ import annotations
 

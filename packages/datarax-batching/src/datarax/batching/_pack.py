@@ -27,7 +27,7 @@ class PackingBatcherConfig(StructuralConfig):
 
     Args:
       row_length: steps of a row.
-      remainder: what becomes of a last batch with empty rows, see `DefaultBatcherConfig`.
+      remainder: what happens to a last batch with empty rows, see `DefaultBatcherConfig`.
       pad_values: the number that padding holds, or a dict of them by dotted path.
       cacheable, batch_stats_fn, precomputed_stats, stochastic, stream_name: see `StructuralConfig`.
 
@@ -70,8 +70,8 @@ class PackingBatcher(StreamBatcher[PackingBatcherConfig]):
 
     Args:
       config: length of rows and padding.
-      rngs: not needed; taken for uniformity.
-      name: what to call the batcher in messages.
+      rngs: not used; every module takes it.
+      name: its name in messages.
 
     >>> records = [{"t": np.full(n, n)} for n in (3, 2, 1)]
     >>> (batch,) = PackingBatcher(PackingBatcherConfig(row_length=4))(records, batch_size=2)

@@ -1,4 +1,4 @@
-"""Padding: rows that fill a batch up and are no records."""
+"""Padding: rows that fill up a batch and are not records."""
 
 from __future__ import annotations
 

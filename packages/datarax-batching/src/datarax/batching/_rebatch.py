@@ -51,9 +51,9 @@ def rebatch(
     Args:
       batches: batches that are alike in all but their number of rows, on the host or a device.
       batch_size: rows of each new batch.
-      remainder: what becomes of rows that do not fill a last batch, see `DefaultBatcherConfig`.
+      remainder: what happens to rows that do not fill a last batch, see `DefaultBatcherConfig`.
       pad_values: what padding holds, see `pad_batch`.
-      compact: leave invalid rows out, instead of carrying them along with their mask.
+      compact: leave invalid rows out, instead of keeping them as padding.
 
     Returns:
       An iterator over batches; no more of `batches` is read than the next one needs. Rows that
@@ -121,7 +121,7 @@ def equal_steps(batches: Iterable[Batch], steps: int) -> Iterator[Batch]:
     """Lets a host that has fewer batches than others continue with batches of padding.
 
     Hosts that train or evaluate together must all take the same number of steps, or those that have
-    more wait for ever. `steps` is what the host with the most needs, such as
+    more wait forever. `steps` is what the host with the most needs, such as
     `ceil(max_records_of_a_host / batch_size)`.
 
     Args:

@@ -25,7 +25,7 @@ def shard_batch(
 
     With several processes, each gives its own rows, the same number as every other one, and
     all get the same global batch, made with `jax.make_array_from_process_local_data`: no row
-    travels between hosts. See `equal_steps` for hosts with fewer batches.
+    is sent between hosts. See `equal_steps` for hosts with fewer batches.
 
     Args:
       batch: this process's rows.

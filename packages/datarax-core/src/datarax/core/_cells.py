@@ -1,4 +1,4 @@
-"""Places of a module that hold values: its Variables, and arrays without one."""
+"""The places of a module that hold values: its Variables, and arrays without one."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class OwnRngs(nnx.Rngs):
     """
 
     def set_view(self) -> None:
-        """Has no mode; without this, `nnx.view` takes the name for a stream's and advances it."""
+        """Does nothing; without it, `nnx.view` takes its name for a stream and advances it."""
 
     @classmethod
     def _pytree__unflatten(cls, static: Any, node_attrs: Any) -> Self:

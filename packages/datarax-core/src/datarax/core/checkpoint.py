@@ -35,13 +35,13 @@ SCHEMA_VERSION = 2
 class Checkpointer:
     """Keeps the state of a module, or of all parts of a training run, one checkpoint a step.
 
-    A checkpoint appears whole or not at all: a process that dies while it saves leaves the earlier
-    steps as they were. To be used as a context manager, or closed with `close`.
+    A checkpoint is complete or not there: a process that dies while it saves leaves the earlier
+    steps as they were. Use it as a context manager, or close it with `close`.
 
     Where several processes make up a job (`jax.distributed`), each of them calls `save` and
     `restore`, with the same directory on a file system that all see. An array on devices of several
     processes is saved once. Of all else (arrays on the host or on a process's own devices, numbers)
-    each process saves what it has, and gets that back. An error in one of them is one in all.
+    each process saves what it has, and gets that back. An error in one of them is an error in all.
 
     Args:
       directory: where the checkpoints are, or will be; the first `save` makes it. A local one, or
@@ -89,7 +89,7 @@ class Checkpointer:
         self.close()
 
     def close(self) -> None:
-        """Ends the use; nothing is held open between two calls, so a later one is no error."""
+        """Ends the use. Nothing is open between two calls, so calling it again is not an error."""
 
     def save(self, step: int, module: Part | Mapping[str, Part]) -> None:
         """Writes a state; when this returns, the checkpoint is complete on disk.
@@ -134,7 +134,7 @@ class Checkpointer:
         step: int | None = None,
         only: tuple[str, ...] | None = None,
     ) -> None:
-        """Sets a state to that of a checkpoint, entirely or, on an error, not at all.
+        """Sets a state to that of a checkpoint, completely or, on an error, not at all.
 
         Of several parts none changes before all are known to fit, and if the `set_state` of one
         raises, the others are put back. Arrays go to the devices where the present ones are.
@@ -147,8 +147,8 @@ class Checkpointer:
             the rest stays. Parts that no path names are not needed. None: everything.
 
         Raises:
-          TypeError: if `step` is not an integer, `only` not a tuple, or something is nothing that
-            can be saved.
+          TypeError: if `step` is not an integer, `only` not a tuple, or something cannot be
+            saved.
           ValueError: if there is no such checkpoint, if it is damaged, if a later release wrote it,
             if it has other parts, if `only` is empty, or if the state does not fit.
           KeyError: if the checkpoint has no such path; lists those that there are.

@@ -38,7 +38,7 @@ class Batch:
 
     Args:
       data: pytree of arrays `(batch, ...)`, usually a dict of fields.
-      states: pytree of arrays `(batch, ...)` that travels with the records.
+      states: pytree of arrays `(batch, ...)` that goes with the records.
       valid_mask: bool `(batch,)`, False where a row is padding.
       record_index: uint32 `(batch,)`, each record's number in its source, or None.
       epoch: uint32 scalar, or None.

@@ -209,7 +209,7 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
         self._keep_statistics("given", "stats", stats)
 
     def reset_statistics(self) -> None:
-        """Forgets all statistics, precomputed ones included."""
+        """Forgets all statistics, also precomputed ones."""
         self._statistics.set_value({})
 
     def _keep_statistics(self, kind: str, label: str, stats: dict[str, Any]) -> dict[str, Any]:
@@ -224,10 +224,10 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> Self:
-        """Builds the module again, with what is given here in place of what it was built from.
+        """Builds the module again, with the arguments given here in place of the earlier ones.
 
         Parameters keep their values, and so do statistics and random streams unless the new
-        `config` or `rngs` replaces them. Operation counts start at zero. This module is left as it
+        `config` or `rngs` replaces them. Operation counts start at zero. This module stays as it
         is, its random streams too.
 
         Raises:
@@ -271,12 +271,12 @@ class DataraxModule(nnx.Module, Generic[ConfigT]):
     def get_state(self) -> dict[str, Any]:
         """A copy of all state as nested dicts of arrays, as Orbax saves them.
 
-        Random keys stand as `{implementation: uint32 words}`.
+        Random keys are stored as `{implementation: uint32 words}`.
         """
         return read_state(self)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what `get_state` returned, entirely or not at all.
+        """Restores what `get_state` returned, completely or not at all.
 
         Raises:
           TypeError: if `state` is not a dict.

@@ -253,7 +253,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
     ) -> tuple[PyTree, PyTree]:
         """The structure of `apply`'s result, found without computing it.
 
-        An override is held to its word: a result of another structure is a ValueError.
+        A result of another structure than an override says is a ValueError.
 
         Args:
           sample_data: one record's fields (arrays or `jax.ShapeDtypeStruct`s).

@@ -65,7 +65,7 @@ def read_state(module: nnx.Pytree) -> dict[str, Any]:
       module: anything of Flax NNX: a module, an `nnx.Optimizer`, an `nnx.Metric`, `nnx.Rngs`.
 
     Returns:
-      Nested dicts of arrays, under the names of the attributes. A typed random key stands as
+      Nested dicts of arrays, under the names of the attributes. A typed random key is stored as
       `{implementation: uint32 words}`, an entry of a list or tuple under its number as text.
       Arrays on the host stay there. No buffer is shared with the module: a step that donates the
       one leaves the other whole.
@@ -80,7 +80,7 @@ def read_state(module: nnx.Pytree) -> dict[str, Any]:
 def write_state(module: nnx.Pytree, state: Mapping[str, Any]) -> None:
     """Sets all Variables of a module from what `read_state` gave, or raises and changes nothing.
 
-    Values go where the present ones are: to the host, to their devices, or, uncommitted, to none
+    Values go to where the present ones are: to the host, to their devices, or, uncommitted, to none
     in particular. They are copied.
 
     Args:

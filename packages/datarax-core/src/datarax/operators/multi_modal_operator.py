@@ -54,10 +54,10 @@ class MultiModalOperatorConfig(OperatorConfig):
 
 
 class MultiModalOperator(Composition[MultiModalOperatorConfig]):
-    """Applies to each of several fields an operator of its own.
+    """Applies to each of several fields its own operator.
 
     An operator sees its field alone, under the field's own name, and all of the record's state;
-    what it writes besides must be new to the record. In evaluation mode stochastic operators pass
+    what else it writes must be new to the record. In evaluation mode stochastic operators pass
     their field through. The composition counts a record as applied if it hands it to a member that
     does not pass all records through.
 

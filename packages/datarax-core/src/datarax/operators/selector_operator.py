@@ -26,7 +26,7 @@ class SelectorOperatorConfig(OperatorConfig):
 
     Args:
       k: how many operators each record goes through.
-      weights: how likely each operator is, in proportion; None: all alike. Weights are rounded to
+      weights: of the operators, in proportion; None: equally likely. Weights are rounded to
         a 2**-30th of their sum; an operator of weight 0 is never chosen.
       replace: whether an operator can be chosen again for the same record; it then draws anew.
       stochastic: always True.
@@ -80,7 +80,7 @@ class SelectorOperator(Composition[SelectorOperatorConfig]):
     which others there are. In evaluation mode all records pass through.
 
     Args:
-      config: how many, and how likely each is.
+      config: how many, and with which weights.
       operators: the members, all of which make records of the same form.
       rngs: where the choices are drawn from; the members have streams of their own.
       name: its name in messages.

@@ -40,7 +40,7 @@ class ModalityOperatorConfig(OperatorConfig):
       field_key: the field to transform.
       target_key: the field to write, which the data must not have yet; None overwrites
         `field_key`. Missing levels are made.
-      auxiliary_fields: fields that follow the transformation: masks, and those named in
+      auxiliary_fields: fields that are transformed in the same way: masks, and those named in
         `box_fields` and `keypoint_fields`. Copied into a list that cannot change.
       clip_range: (min, max) to clip the result to, in the field's own dtype; numbers are read at
         float32 precision and rounded inwards to narrower dtypes. None does not clip.

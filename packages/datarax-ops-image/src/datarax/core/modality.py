@@ -28,7 +28,7 @@ ConfigT = TypeVar("ConfigT", bound=ModalityOperatorConfig)
 
 
 class ModalityOperator(OperatorModule[ConfigT]):
-    """Base class of operators that transform one field and let others follow.
+    """Base class of operators that transform one field, and others in the same way.
 
     Implement `transform_field`, and `transform_auxiliary` if geometry changes; `apply` then takes
     the field out, checks it, transforms, clips and writes it, and does the same for the auxiliary
@@ -37,7 +37,7 @@ class ModalityOperator(OperatorModule[ConfigT]):
     with the model.
 
     Args:
-      config: which fields, and what is demanded of them.
+      config: which fields, and which checks they must pass.
       rngs: streams to derive its own from; needed if `config.stochastic`.
       name: its name in messages.
 
@@ -113,7 +113,7 @@ class ModalityOperator(OperatorModule[ConfigT]):
         random_params: PyTree,
         stats: dict[str, Any] | None,
     ) -> Array:
-        """Lets one auxiliary field follow the transformation; by default it stays as it is.
+        """Transforms one auxiliary field in the same way; by default it stays unchanged.
 
         Args:
           kind: "mask", "boxes" or "keypoints".

@@ -85,10 +85,10 @@ class GrainMapWithIndex:
 class GrainRandomMap:
     """An operator for `random_map` of a Grain data set of records, or a pipeline's `transforms`.
 
-    Grain gives a random map random numbers and a record, but does not say which record it is. So
-    where `index_field` names a field that does, the draw is the one that a `Pipeline` with the same
-    operator makes for that record; put the field there before anything is shuffled. Else the draw
-    follows from the random numbers alone, and thus from the seed of the data set.
+    Grain gives a random map a generator and a record, but does not say which record it is. If
+    `index_field` names a field with the number of the record, the draws are those of a `Pipeline`
+    with the same operator for that record; add this field before anything is shuffled. Otherwise
+    the draws depend on the generator alone, and so on the seed of the data set.
 
     Args:
       operator: what to apply to dicts of arrays.

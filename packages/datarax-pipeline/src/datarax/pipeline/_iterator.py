@@ -247,7 +247,7 @@ class PipelineIterator:
         self.close()
 
     def get_state(self) -> dict[str, Any]:
-        """Where the iterator is, and what tells its pipeline from others: a JSON text's worth.
+        """Where the iterator is, and what identifies its pipeline, as values that JSON can hold.
 
         Returns:
           A dict of numbers and short texts, nested. `epoch` and `position` (how many records of the
@@ -255,7 +255,7 @@ class PipelineIterator:
           same on every host; `waiting` are the positions of records that a batcher still holds,
           `stream` is what a data set that is read one record after the other gives.
           `shuffle_key` and `values` hold the key of the order, and the random keys and counts of
-          the stages. Of `source` and `stages`, a state of others is told.
+          the stages. A state with another `source` or `stages` is refused.
         """
         with self._lock:
             place = self._place

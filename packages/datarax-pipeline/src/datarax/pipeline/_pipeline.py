@@ -50,7 +50,7 @@ class Pipeline:
       batch_size: rows of each batch, on all hosts together; left out if the batcher's config has
         `batch_sizes`.
       batcher: a `BucketBatcher` or `PackingBatcher` for records of unequal length, or a
-        `DefaultBatcher` with a `collate_fn`. Its config says what becomes of a remainder.
+        `DefaultBatcher` with a `collate_fn`. Its config says what happens to a remainder.
       shuffle: whether each epoch has a random order of its own; for sources that do not shuffle by
         themselves.
       seed: from 0, decides on that order (see `SourceConfig`) and on what `transforms` draw.
@@ -69,16 +69,16 @@ class Pipeline:
         `num_threads` threads for whole batches; source and transforms must be picklable. They are
         kept from one epoch to the next, and end with an error, an early end of the loop, `close`
         or the pipeline. None: what the source says, else 0.
-      on_error: what becomes of a record for which the source or a transform raises an error:
+      on_error: what happens to a record for which the source or a transform raises an error:
         "raise" it, with a note that names the record and its source; or "mask" the record: its row
         is padding, and all others are as they would be. It is logged by the logger
         `datarax.pipeline` and counted in `error_count`.
-      max_errors: with "mask", how many records may be lost before it is an error after all.
+      max_errors: with "mask", how many records may be lost before the run ends with an error.
       rngs: streams ("shuffle" or "default") from which the order of a shuffling source is derived
         if it has neither a seed nor `rngs` of its own.
-      remainder: what to do with records that do not fill a last batch: "pad" it (which
-        `valid_mask` tells from records), "drop" them, or give a
-        smaller batch ("partial"), for which stages are compiled again.
+      remainder: what happens to records that do not fill a last batch: "pad" adds rows of
+        padding, where `valid_mask` is False; "drop" leaves them out; "partial" gives a smaller
+        batch, for which stages are compiled again.
       pad_values: what padding holds when the first stage sees it, see `pad_batch`: "last" where
         zeros would become NaN.
       epochs: how many epochs an iterator goes through, one after the other; None: without end.
@@ -90,13 +90,13 @@ class Pipeline:
         None: 2, or 0 if the records are in memory and a CPU computes, which a thread would only
         disturb. Sources that hold their records on a device need none and get none.
       progress: whether to show a progress bar (needs the extra `[progress]`).
-      name: what to call it in the progress bar.
+      name: its name in the progress bar.
 
     Raises:
       TypeError: for an argument of the wrong type.
       ValueError: for an empty source, a `batch_size` below 1, a negative `prefetch`, an unknown
-        `remainder`, "drop" with less records than one batch, a source that shuffles with nothing to
-        derive its order from, `shuffle` for a source that has an order of its own, a `seed` that
+        `remainder`, "drop" with fewer records than one batch, a source that shuffles
+        without a seed or stream, `shuffle` for a source that has its own order, a `seed` that
         nothing draws from, transforms that draw without one, or `max_errors` without "mask".
       ImportError: for `progress` without tqdm.
 
@@ -316,7 +316,7 @@ class Pipeline:
           `batch_size`, or more if a stage repeats records.
 
         Raises:
-          TypeError: if the records are no dicts.
+          TypeError: if the records are not dicts.
           ValueError: if a `BucketBatcher` gives several shapes.
         """
         specs = self.batch_specs()

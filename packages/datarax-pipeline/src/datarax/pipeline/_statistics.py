@@ -1,4 +1,4 @@
-"""`PipelineStats`: how an iterator fares."""
+"""`PipelineStats`: how much an iterator has delivered, and how fast."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ImageFolderConfig(SourceConfig):
 
     Raises:
       TypeError: for a value of the wrong type.
-      ValueError: for an empty name, or a field of metadata that there is not.
+      ValueError: for an empty name, or a field of metadata that does not exist.
 
     >>> ImageFolderConfig(root="data/train", shuffle=True, seed=0).mode
     'RGB'

@@ -42,7 +42,7 @@ class GrainSourceConfig(SourceConfig):
       shard: which part of each (shuffled) epoch this host reads, such as
         `grain.sharding.ShardByJaxProcess(drop_remainder=True)`; None: all of it.
       length: how many records an epoch has, for a `grain.IterDataset`, which has no length of its
-        own. Epochs go on where the one before ended; what ends begins again.
+        own. Each epoch continues where the one before ended; a data set that ends starts again.
       cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
       stochastic, stream_name, shuffle, seed, metadata_fields: see `SourceConfig`.
 
@@ -95,7 +95,7 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
     that names it; in processes of `mp_prefetch` it cannot be told from the end of the data.
 
     Args:
-      config: whether to shuffle, and who reads which records.
+      config: whether to shuffle, and which host reads which records.
       dataset: a `grain.MapDataset`, one of `grain.sources`, or any object that has a length and a
         dict of arrays for each number; or a `grain.IterDataset` of such dicts. With worker
         processes, it must be picklable.

@@ -22,7 +22,7 @@ from datarax.sources._source import MAX_RECORDS
 class MixtureSource(JoinedSource):
     """Records of several sources in given proportions, which every block of positions has exactly.
 
-    Sources take turns as evenly as their weights allow, and what stands at a position is a pure
+    Sources take turns as evenly as their weights allow, and the record at a position is a pure
     function of it. Numbers of records, as in `record_index`, are those of a `ConcatSource`. Without
     `length`, an epoch ends before the first record that would come twice; with it, sources that run
     out begin again.
@@ -40,7 +40,7 @@ class MixtureSource(JoinedSource):
       counts: how many positions of each block every source has.
 
     Raises:
-      TypeError: for weights that are no numbers, or sources that cannot be read by number.
+      TypeError: for weights that are not numbers, or sources that cannot be read by number.
       ValueError: for weights of another number than sources, or not positive and finite; for a
         source that shuffles.
 

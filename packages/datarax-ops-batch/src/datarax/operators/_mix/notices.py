@@ -1,4 +1,4 @@
-"""What a person would otherwise search for, at INFO."""
+"""Messages at INFO about what would be hard to find otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is mixed with whom."""
+"""Which record is mixed with which."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class PatchDropoutOperatorConfig(ImageOperatorConfig):
         `patch_size`. Sides are rounded and cut to those of the image.
       aspect_ratio: (min, max) of height / width with `patch_area`, uniform in its logarithm. None:
         (0.3, 1 / 0.3).
-      placement: "random", every legal place equally likely; "grid", one patch in each cell of a
-        regular grid that lies in the middle of the image.
+      placement: "random", all places inside the image equally likely; "grid", one patch in each
+        cell of a regular grid that lies in the middle of the image.
       grid_ratio: side of a patch / side of its cell, in (0, 1]. None: 0.5.
       grid_jitter: how far a patch moves in its cell, from 0 (it lies in the middle) to 1
         (anywhere).
@@ -40,21 +40,21 @@ class PatchDropoutOperatorConfig(ImageOperatorConfig):
         start value of `op.prob`.
       info_key: where in `states` each record's patches are left, for `op.replay`; only if
         `stochastic`. `learn` must be empty.
-      fill: "constant"; "noise", a random value for each element; "color", one random colour for
-        each record; "mean", the record's own mean of each channel; "dataset_mean", the statistic
-        `<field_key>.mean` or else `mean`, a number or one per channel, to the nearest integer for
-        integers.
+      fill: "constant"; "noise", a random value for each pixel and channel; "color", one random
+        colour for each record; "mean", the record's own mean of each channel; "dataset_mean", the
+        statistic `<field_key>.mean` or else `mean`, a number or one per channel, to the nearest
+        integer for integers.
       fill_range: smallest and largest value of "noise" and "color" (the largest is reached by
         integers only). None: `clip_range`; without one, (0, 1) for floats and the whole range of
         8-bit and 16-bit integers.
       mask_fill: what dropped pixels of auxiliary masks become; None leaves masks as they are.
       shrink_boxes: cut boxes that a patch touches to the pixels that are left; a box without any
         gets the sides 0.
-      drop_tokens: write too which tokens of a vision transformer are left, if tokens are the cells
+      drop_tokens: also write which tokens of a vision transformer are left, if tokens are the cells
         of a grid with `grid_ratio=1` and a fixed number is dropped: `<target>_token_mask`, bool
         `(tokens,)`, and `<target>_token_indices`, int32 `(tokens - num_patches,)`, ascending.
       in_place: write patches one after another instead of comparing every pixel, with the same
-        result: faster on a CPU if the jitted step around the operator is given the images to keep
+        result: faster on a CPU if the jitted step around the operator is given the images
         (`donate_argnums`), slower elsewhere. For patches of one size with a constant fill.
       seed: of the patches, and of the fill, if not `stochastic`: then every record of every call
         has the same.
@@ -76,7 +76,7 @@ class PatchDropoutOperatorConfig(ImageOperatorConfig):
     Raises:
       TypeError: for a value of the wrong type.
       ValueError: for a negative count, a size that is not positive, an unknown fill, a `drop_value`
-        that is not finite or outside `clip_range`, or an option that another makes void.
+        that is not finite or outside `clip_range`, or an option without effect beside another.
 
     >>> config = PatchDropoutOperatorConfig(field_key="image", num_patches=(1, 4), stochastic=True)
     >>> config.patch_size, config.drop_value

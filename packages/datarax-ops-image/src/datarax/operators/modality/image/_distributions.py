@@ -91,7 +91,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """Every number from `low` to `high` is equally likely.
+    """All numbers from `low` to `high` are equally likely.
 
     Where an operator's number is an integer (as the bits of posterize), so are these, and both ends
     are drawn.
@@ -101,7 +101,7 @@ class Uniform(Distribution):
       high: the largest number.
 
     Raises:
-      TypeError: if they are no numbers.
+      TypeError: if they are not numbers.
       ValueError: if `low` is above `high`, or one is not finite.
 
     >>> Uniform(0.6, 1.4).support
@@ -141,7 +141,7 @@ class LogUniform(Distribution):
       high: the largest number.
 
     Raises:
-      TypeError: if they are no numbers.
+      TypeError: if they are not numbers.
       ValueError: unless 0 < low <= high.
 
     >>> LogUniform(3 / 4, 4 / 3).support
@@ -171,7 +171,7 @@ class LogUniform(Distribution):
 
 @dataclass(frozen=True)
 class Normal(Distribution):
-    """A normal distribution, of which what lies outside `low` and `high` is set to them.
+    """A normal distribution, clipped to `low` and `high`.
 
     Args:
       mean: the mean, before it is clipped.
@@ -180,7 +180,7 @@ class Normal(Distribution):
       high: the largest number; None for none.
 
     Raises:
-      TypeError: if they are no numbers.
+      TypeError: if they are not numbers.
       ValueError: if `std` is negative, or `low` above `high`.
 
     >>> Normal(9, 0.5, low=0, high=10).support
@@ -218,7 +218,7 @@ class Choice(Distribution):
 
     Args:
       values: the numbers.
-      weights: how likely each is, not negative; they need not sum to 1. None: equally likely.
+      weights: of the values, not negative; they need not sum to 1. None: equally likely.
 
     Raises:
       TypeError: if one is not a sequence of numbers.

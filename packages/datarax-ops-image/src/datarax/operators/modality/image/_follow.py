@@ -1,7 +1,7 @@
 """Masks, boxes and keypoints that follow the geometry of their image: pure functions of a record.
 
-What is left of a box travels in two fields beside it, so that the next geometry goes on from there:
-the fraction of its area, and its outline. Slots of padding keep every bit of all three.
+Two fields say what is left of a box, so that the next geometry continues from there: the fraction
+of its area, and its outline. In boxes that are padding, all three stay bit-identical.
 """
 
 from __future__ import annotations

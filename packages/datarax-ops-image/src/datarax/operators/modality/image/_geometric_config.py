@@ -22,7 +22,7 @@ class GeometricOperatorConfig(ImageOperatorConfig):
     """More options of operators that move pixels.
 
     Args:
-      mask_fill: what stands in masks where no pixel came from.
+      mask_fill: the value of masks where no pixel came from.
       box_fields, box_format, keypoint_fields, keypoint_format: see `ModalityOperatorConfig`.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
 
@@ -103,7 +103,7 @@ class WarpOperatorConfig(GeometricOperatorConfig):
 
     Args:
       method: "nearest", "bilinear" or "bicubic".
-      fill: what stands where no pixel came from, a number or one per channel, in the image's own
+      fill: the value where no pixel came from, a number or one per channel, in the image's own
         unit: 0 to 255 for uint8, 0 to 1 for floats.
       mask_fill, prob, learn, info_key and the others: see `GeometricOperatorConfig`.
     """
@@ -122,7 +122,7 @@ def checked_size(label: str, value: Any) -> Size:
     """(height, width) in pixels, or one number.
 
     Raises:
-      TypeError: if they are no integers.
+      TypeError: if they are not integers.
       ValueError: if one is below 1.
     """
     pair = (value, value)

@@ -1,4 +1,4 @@
-"""`GeometricOperator`: the base of operators that move pixels, and all that lies among them."""
+"""`GeometricOperator`: the base of operators that move pixels, with masks, boxes and keypoints."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class GeometricOperator(ImageOperator[ConfigT]):
 
     It says once, for each record, which part of the input each pixel of the output shows. The image
     follows from it, and so do the auxiliary fields: masks (the nearest pixel), boxes (what is left
-    of them, and how much) and keypoints. Slots of padding keep every bit. In evaluation mode
-    (`op.eval()`) images stay as they are, or have the numbers of `at_rest` where the size changes,
-    and the same fields are written.
+    of them, and how much) and keypoints. Boxes and points that are padding stay bit-identical. In
+    evaluation mode (`op.eval()`) images stay unchanged, or have the numbers of `at_rest` where the
+    size changes, and the same fields are written.
 
     Args:
       config: the numbers.
@@ -106,7 +106,7 @@ class GeometricOperator(ImageOperator[ConfigT]):
         return (mask,)
 
     def pass_through(self, batch: Batch) -> Batch:
-        """The images at rest, with the same fields as in training."""
+        """The unchanged images, with the same fields as in training."""
         batch = super().pass_through(batch)
         if self.config.always or not self.config.auxiliary_fields:
             return batch

@@ -1,4 +1,4 @@
-"""`RandAugmentOperator`: some operations of a table for each record, all at one magnitude."""
+"""`RandAugmentOperator`: some operations of a table for each record, with one magnitude."""
 
 from __future__ import annotations
 

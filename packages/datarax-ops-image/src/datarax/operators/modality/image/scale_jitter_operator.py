@@ -20,7 +20,7 @@ class ScaleJitterOperatorConfig(SizedOperatorConfig):
     Args:
       size: (height, width) of the canvas; one number stands for both.
       scale: how much images are enlarged after they fit the canvas; the smallest sets the cost.
-      fill: what stands on the canvas beside a smaller image, a number or one per channel.
+      fill: the value of the canvas beside a smaller image, a number or one per channel.
       method, mask_fill and the others: see `SizedOperatorConfig`.
 
     >>> ScaleJitterOperatorConfig(size=1024).scale

@@ -1,4 +1,4 @@
-"""`TrivialAugmentOperator`: one operation for each record, at a magnitude of its own."""
+"""`TrivialAugmentOperator`: one operation for each record, with its own magnitude."""
 
 from __future__ import annotations
 
