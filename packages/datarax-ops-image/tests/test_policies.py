@@ -321,6 +321,7 @@ def test_magnitudes_change_without_compiling_again(caplog):
     assert np.asarray(result["operation"]).min() >= 0
 
 
+@pytest.mark.thorough
 def test_floats_have_gradients():
     """Through every operation that a batch goes through, the gradient is finite and not all 0."""
     operator = RandAugmentOperator(RAND(operations=FEW[1:], num_layers=1), rngs=nnx.Rngs(0))
@@ -398,3 +399,35 @@ def test_wrong_options_are_refused(make, error, match):
     """At construction, with the option, what was expected and what came."""
     with pytest.raises(error, match=match):
         make()
+
+
+def test_gradients_of_one_image_are_those_of_differences():
+    """Alone, mapped, rematerialised or in a batch, an image of floats has its gradient."""
+    op = RandAugmentOperator(
+        RAND(operations=("Invert", "Brightness"), num_layers=2), rngs=nnx.Rngs(0)
+    )
+    weights, away = np.random.default_rng(1).random((2, 3, 6, 5, 3), np.float32)
+    numbers = {
+        "operation": jnp.int32([[1, 0], [0, -1], [1, 1]]),
+        "magnitude": jnp.float32([[5, -3], [9, 2], [4, -9]]),
+        "applied": jnp.ones(3, bool),
+    }
+
+    def loss(picture, weights, numbers):
+        return jnp.sum(weights * op.apply({"image": picture}, {}, None, numbers)[0]["image"])
+
+    def total(pictures):
+        return jnp.sum(weights * op.replay({"image": pictures}, numbers)["image"])
+
+    @jax.jit
+    def slopes(pictures):
+        slope, records = jax.grad(jax.checkpoint(loss)), (pictures, weights, numbers)
+        alone = slope(*jax.tree.map(lambda leaf: leaf[2], records))
+        return jax.grad(total)(pictures), jax.vmap(slope)(*records), alone
+
+    pictures = images(3, (6, 5, 3), np.float32)
+    batched, mapped, alone = slopes(pictures)
+    np.testing.assert_allclose(mapped, batched, rtol=1e-6)
+    np.testing.assert_allclose(alone, batched[2], rtol=1e-6)
+    difference = total(pictures + away) - total(pictures)
+    np.testing.assert_allclose(np.sum(batched * away), difference, rtol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, overload
 
 import jax
@@ -281,6 +282,10 @@ class ImageOperator(ModalityOperator[ConfigT]):
         else:
             numbers = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec)
         return batch.replace(states=self._with_info(batch.states, numbers))
+
+    def _mapped(self) -> AbstractContextManager[None]:
+        """Where `transform_record` is mapped over records as the config's `batch_strategy` says."""
+        return nullcontext()
 
     def _with_info(self, state: PyTree, random_params: PyTree) -> PyTree:
         if self.config.info_key is None:

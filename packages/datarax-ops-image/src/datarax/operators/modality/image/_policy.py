@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +21,19 @@ from datarax.operators.modality.image.functional._coordinates import Matrix
 
 NONE = -1  # the number of no operation
 STAY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+
+
+_mapped = ContextVar("_mapped", default=False)
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """For code that maps `transformed` by `jax.vmap`, with no other transformation in between."""
+    before = _mapped.set(True)
+    try:
+        yield
+    finally:
+        _mapped.reset(before)
 
 
 class Steps(NamedTuple):
@@ -89,7 +104,8 @@ def transformed(
     """One image after the steps.
 
     Mapped by `jax.vmap`, images go one after the other on a CPU, through their own operations only;
-    elsewhere all go through each operation together. The bytes are the same.
+    elsewhere all go through each operation together. The bytes are the same. Images of floats do so
+    inside `mapped` only.
 
     Args:
       image: `(height, width, channel)` or `(height, width)`.
@@ -124,12 +140,15 @@ def transformed(
             return leaf if is_mapped else jnp.broadcast_to(leaf, (rows, *leaf.shape))
 
         batch = jax.tree.map(in_rows, (image, steps), tuple(mapped))
-        # Floats have gradients, which a function with a rule of its own for `vmap` has not.
         inner = one if jnp.issubdtype(image.dtype, jnp.floating) else layers
         in_turn = partial(jax.lax.map, lambda record: inner(*record))
         together = jax.vmap(lambda record: one(*record))
         return jax.lax.platform_dependent(batch, cpu=in_turn, default=together), True
 
+    if jnp.issubdtype(image.dtype, jnp.floating) and not _mapped.get():
+        # Floats have gradients, which a function with a rule of its own for `vmap` has not, until
+        # that rule is applied.
+        return one(image, steps)
     layers = jax.custom_batching.custom_vmap(one)
     layers.def_vmap(all_of_them)
     return layers(image, steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree, UInt32
 
+from datarax.core.element_batch import Batch
 from datarax.core.schedule import ScalarVariable
 from datarax.operators.modality.image._geometric_config import WarpOperatorConfig
 from datarax.operators.modality.image._geometric_operator import GeometricOperator
 from datarax.operators.modality.image._number import named_words
 from datarax.operators.modality.image._operations import Operation
-from datarax.operators.modality.image._policy import NONE, Steps, planned, transformed
+from datarax.operators.modality.image._policy import NONE, Steps, mapped, planned, transformed
 from datarax.operators.modality.image._replay import APPLIED
 from datarax.operators.modality.image.functional import Affine
 
@@ -87,6 +90,14 @@ class PolicyOperator(GeometricOperator[ConfigT]):
         rows, *shape = self._extract_field(data_shapes, self.config.field_key)
         numbers = self.draw(named_words(rng, rows, self.words()), tuple(shape))
         return {**numbers, APPLIED: jnp.any(numbers["operation"] != NONE, axis=1)}
+
+    @contextmanager
+    def _random_params(self, batch: Batch) -> Iterator[PyTree]:
+        with super()._random_params(batch) as params, self._mapped():
+            yield params
+
+    def _mapped(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.config.batch_strategy == "scan" else mapped()
 
     def completed(self, data: PyTree, random_params: PyTree) -> PyTree:
         operation = jnp.where(random_params[APPLIED], random_params["operation"], NONE)

@@ -77,7 +77,8 @@ def transformed(operator: ImageOperator[Any], data: PyTree, params: Any) -> PyTr
 
     records = (jax.tree.map(jnp.asarray, data), params)
     scans = operator.config.batch_strategy == "scan"
-    return jax.lax.map(one, records) if scans else jax.vmap(one)(records)
+    with operator._mapped():
+        return jax.lax.map(one, records) if scans else jax.vmap(one)(records)
 
 
 def given_numbers(operator: ImageOperator[Any], batch: Batch, numbers: Any) -> dict[str, Any]:
