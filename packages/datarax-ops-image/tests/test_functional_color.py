@@ -1,5 +1,7 @@
 """The colour functions of bytes over whole domains, where golden images do not reach; levels."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,11 @@ def test_addends_are_truncated_and_thresholds_are_given():
     made = functional.solarize_add(LEVELS, 10.9, 40.5)
     np.testing.assert_array_equal(made, np.where(LEVELS < 41, LEVELS + 10, LEVELS))
     np.testing.assert_array_equal(functional.solarize_add(LEVELS, 1e9, 1e9), 255)
+    floats = np.float32([[127 / 255, 0.52, 0.6]])
+    for threshold in (128, 128 / 255, 0.51):
+        made = functional.solarize_add(floats, 0.25, threshold)
+        np.testing.assert_allclose(made, np.float32([[127 / 255 + 0.25, 0.52, 0.6]]), rtol=1e-6)
+    assert inspect.signature(functional.solarize_add).parameters["threshold"].default == 128
 
 
 @pytest.mark.parametrize("bits", [0, 1, 3.9, 7, 8, 9])

@@ -80,7 +80,7 @@ def solarize(
 def solarize_add(
     image: Shaped[Array, "height width *channel"],
     addend: ArrayLike,
-    threshold: ArrayLike | None = None,
+    threshold: ArrayLike = 128,
 ) -> Shaped[Array, "height width *channel"]:
     """Adds to the values that are below the threshold.
 
@@ -88,7 +88,7 @@ def solarize_add(
       image: `(height, width, channel)` or `(height, width)`, uint8 or floating (white is 1).
       addend: a number in the image's unit. For uint8 it is truncated to an integer, and the sum
         clipped to 0..255.
-      threshold: a number in the image's unit; None is 128 for uint8 and 128/255 for floats.
+      threshold: a number in the image's unit. 128 is the middle for floats too: 128/255.
 
     Returns:
       The shape and dtype of `image`.
@@ -103,14 +103,13 @@ def solarize_add(
     image = checked(image)
     wide = computing(image.dtype)
     integers = image.dtype == jnp.uint8
-    if threshold is None:
-        threshold = np.asarray(128 if integers else 128 / 255, wide)
     number, limit = scalar("addend", addend, wide), scalar("threshold", threshold, wide)
     if integers:
         raised = image.astype(jnp.int16) + _integer(jnp.trunc(number), 255)
         raised = jnp.clip(raised, np.int16(0), np.int16(255)).astype(jnp.uint8)
         return jnp.where(_below(image, limit), raised, image)
     pixels = image.astype(wide)
+    limit = jnp.where(limit == np.asarray(128, wide), np.asarray(128 / 255, wide), limit)
     return stored(jnp.where(pixels < limit, pixels + number, pixels), image.dtype)
 
 
