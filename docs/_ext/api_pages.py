@@ -22,6 +22,15 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).parents[2]
 # Words of a guide that are also the names of functions are rarely meant as such.
 LINKED_FUNCTIONS = ("datarax.batching",)
+OTHER_FOLDERS = (
+    "tests-integration",
+    "tools",
+    "benchmarks",
+    "examples",
+    "docs/figures",
+    "docs/_ext",
+)
+NOTEBOOK_TITLE = "# %% [markdown]\n# # "
 # Where each public name of a guide leads; filled when a build begins.
 LINKS: dict[str, str] = {}
 
@@ -109,17 +118,30 @@ def index(names: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 def files() -> str:
     """The text of the page that says of every file what it is about, in its own first line."""
-    lines = ["# Every file\n", "The first line of each module, public and private.\n"]
-    for source in sorted(ROOT.glob("packages/*/src")):
-        lines.append(f"## {source.parent.name}\n")
+    lines = ["# Every file\n", "The first line of each Python file, public and private.\n"]
+    for package in sorted(ROOT.glob("packages/*")):
+        source = package / "src"
+        lines.append(f"## {package.name}\n")
         for folder in sorted({path.parent for path in source.rglob("*.py")}):
-            lines += [f"### {folder.relative_to(source)}\n", "| file | what it is |", "|---|---|"]
-            for path in sorted(folder.glob("*.py")):
-                about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-                cell = about.partition("\n")[0].replace("|", "\\|")
-                lines.append(f"| `{path.name}` | {cell} |")
-            lines.append("")
+            lines += table_of_files(f"### {folder.relative_to(source)}\n", folder)
+        lines += table_of_files("### tests\n", package / "tests")
+    for name in OTHER_FOLDERS:
+        lines += table_of_files(f"## {name}\n", ROOT / name)
     return "\n".join(lines)
+
+
+def table_of_files(title: str, folder: Path) -> list[str]:
+    """The lines of a table of the Python files in a folder, below a title."""
+    rows = [f"| `{path.name}` | {first_line(path)} |" for path in sorted(folder.glob("*.py"))]
+    return [title, "| file | what it is |", "|---|---|", *rows, ""]
+
+
+def first_line(path: Path) -> str:
+    """The first line of a file's docstring, or its title if it is a notebook."""
+    text = path.read_text(encoding="utf-8")
+    is_notebook = text.startswith(NOTEBOOK_TITLE)
+    about = text.removeprefix(NOTEBOOK_TITLE) if is_notebook else ast.get_docstring(ast.parse(text))
+    return (about or "").partition("\n")[0].replace("|", "\\|")
 
 
 def versions() -> str:
