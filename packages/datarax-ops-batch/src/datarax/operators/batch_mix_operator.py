@@ -63,10 +63,10 @@ class BatchMixOperatorConfig(OperatorConfig):
       prob: the probability that a draw mixes at all; the start value of `op.prob`.
       cutmix_minmax: fractions (low, high) between which each side of a CutMix box is uniform, in
         place of Beta-distributed areas.
-      box_placement: "inside" puts boxes wholly inside the image, every place equally likely;
+      box_placement: "inside" puts boxes completely inside the image, all places equally likely;
         "clipped" draws the centre from all pixels and clips the box at the border.
-      sampler: what draws the pasted regions in place of CutMix boxes: `ResizeMix(...)`, `FMix(...)`
-        or a `RegionSampler` of your own; `cutmix_alpha` (`alpha` in mode "cutmix") is its α.
+      sampler: what draws the pasted regions instead of CutMix boxes: `ResizeMix(...)`, `FMix(...)`
+        or your own `RegionSampler`; `cutmix_alpha` (`alpha` in mode "cutmix") is its α.
       spatial_axes: axes on which boxes are cut, ascending, batch being axis 0: (2, 3) for channels
         first, (1,) for audio, (1, 2, 3) for volumes.
       num_classes: how many classes there are; class numbers become one-hot float32. One that does
@@ -74,7 +74,7 @@ class BatchMixOperatorConfig(OperatorConfig):
       label_smoothing: ε; labels become (1 − ε) y + ε / K before they are mixed, unmixed ones too.
       smooth_multi_hot: smooth float labels whose rows do not sum to 1 instead of refusing them.
       checkify: check class numbers inside your own `jax.jit` too, where
-        `jax.experimental.checkify.checkify` brings the error out. Calls that are not under it take
+        `jax.experimental.checkify.checkify` brings the error out. Calls outside of it take
         some 0.1 ms longer.
       mix_group_size: mix only inside groups of so many consecutive rows, each with randomness of
         its own, so that the result does not depend on the batch size and a batch sharded at group
@@ -160,11 +160,10 @@ class BatchMixOperatorConfig(OperatorConfig):
 class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
     """Mixes records of a batch in pairs: MixUp (λ x + (1 − λ) y) and CutMix (a box of y in x).
 
-    A record's partner is the next one round a random circle of all valid records (of its group).
-    Rows that are padding take no part and come out bit for bit; with fewer than two valid rows
-    nothing is mixed. λ = 1 gives a record back exactly, whatever its partner holds. `uint8` images
-    stay `uint8`: the integer nearest to the exact value. The label's weights in CutMix are the
-    exact fractions of pixels.
+    A record's partner is the next one on a random circle of all records (of its group). Padded rows
+    stay bit-identical; with fewer than two records nothing is mixed. λ = 1 gives a record back
+    exactly, whatever its partner holds. `uint8` images stay `uint8`: the integer nearest to the
+    exact value. The label's weights in CutMix are the exact fractions of pixels.
 
     Args:
       config: what to mix and how.
@@ -310,7 +309,7 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
             `(batch,)` and `box` `(batch, 2 * axes)` or `mask` `(batch, *sizes)`.
 
         Returns:
-          The mixed batch, bit for bit that of the call, without `mix_info`.
+          The mixed batch, bit-identical to that of the call, without `mix_info`.
 
         Raises:
           KeyError: if a field is missing.

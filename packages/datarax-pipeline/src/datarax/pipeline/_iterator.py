@@ -269,7 +269,7 @@ class PipelineIterator:
             )
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `get_state` was called: the same records follow, bit by bit.
+        """Continues where `get_state` was called: the same records follow, bit-identical.
 
         The pipeline continues from there too: its stages and the number of the next epoch. It may
         have another `batch_size`, another sharding, and run on another number of hosts.

@@ -37,7 +37,7 @@ class ImageOperator(ModalityOperator[ConfigT]):
     """Base class of image operators: implement `transform_image`.
 
     Each record's numbers are drawn by the base and arrive by name, as scalars. Records that `prob`
-    leaves out keep every bit and count as skipped.
+    leaves out stay bit-identical and count as skipped.
 
     Args:
       config: the numbers.
@@ -234,7 +234,7 @@ class ImageOperator(ModalityOperator[ConfigT]):
         return numbers | drawn
 
     def if_applied(self, random_params: PyTree, change: Any, value: PyTree) -> PyTree:
-        """`change(value)` where the record is to be changed, else the value, to the bit."""
+        """`change(value)` where the record is to be changed, else the value, bit-identical."""
         if not random_params or APPLIED not in random_params:
             return change(value)
         return jax.lax.cond(random_params[APPLIED], change, lambda value: value, value)
@@ -309,7 +309,7 @@ class ImageOperator(ModalityOperator[ConfigT]):
             `(batch, ...)`. `applied`, bool `(batch,)`, can be left out if all records are changed.
 
         Returns:
-          The transformed batch, bit for bit that of a call which draws these numbers, without them.
+          The transformed batch, without the numbers, bit-identical to that of a call that draws them.
 
         Raises:
           KeyError: if a number is missing.

@@ -82,7 +82,7 @@ class PolicyOperator(GeometricOperator[ConfigT]):
         raise NotImplementedError(f"{self._label()} must implement draw")
 
     def share(self) -> Array:
-        """How likely what `prob` speaks of is changed, as a scalar."""
+        """The probability that `prob` stands for, as a scalar."""
         assert self.prob is not None
         return jnp.asarray(self.prob.get_value())
 

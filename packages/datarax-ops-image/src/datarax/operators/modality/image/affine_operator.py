@@ -1,4 +1,4 @@
-"""`AffineOperator`: images turned, moved, scaled and sheared."""
+"""`AffineOperator`: images rotated, moved, scaled and sheared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AffineOperatorConfig(WarpOperatorConfig):
     """Configuration of `AffineOperator`.
 
     Args:
-      degrees: how far images are turned, counter-clockwise.
+      degrees: how far images are rotated, counter-clockwise.
       translate_y, translate_x: how far they are moved down and to the right, as fractions of the
         height and the width.
       scale: by how much they are enlarged, above 0.
@@ -37,7 +37,7 @@ class AffineOperatorConfig(WarpOperatorConfig):
 
 
 class AffineOperator(GeometricOperator[AffineOperatorConfig]):
-    """Shears, scales, turns and moves images, in this order, about their centre.
+    """Shears, scales, rotates and moves images, in this order, about their centre.
 
     >>> import numpy as np
     >>> op = AffineOperator(AffineOperatorConfig(translate_x=0.5))

@@ -27,15 +27,15 @@ class AutoAugmentOperatorConfig(PolicyOperatorConfig):
 
     Args:
       policy: "imagenet", "cifar10" or "svhn" for the 25 sub-policies that the paper found on these;
-        or sub-policies of your own, each a tuple of layers `(operation, probability, magnitude)`: a
+        or your own sub-policies, each a tuple of layers `(operation, probability, magnitude)`: a
         name of theirs or an `Operation`, the probability of the layer, and a number from 0 to 9,
         None for an operation without one.
       prob, method, fill, info_key and the others: see `PolicyOperatorConfig`.
 
     Raises:
       TypeError: if an option has the wrong type.
-      ValueError: if there is no sub-policy, or one without a layer or with a name that there is
-        not; or if a probability or magnitude is out of its range.
+      ValueError: if there is no sub-policy, or one without a layer or with an unknown
+        name; or if a probability or magnitude is out of its range.
 
     >>> mine = ((("Rotate", 0.5, 3), ("Equalize", 1, None)), (("Invert", 0.2, None),))
     >>> len(AutoAugmentOperatorConfig(policy=mine).policy)
@@ -67,7 +67,7 @@ class AutoAugmentOperatorConfig(PolicyOperatorConfig):
 
 
 class AutoAugmentOperator(PolicyOperator[AutoAugmentOperatorConfig]):
-    """Sends each record through one of several sub-policies, drawn for this record alone.
+    """Applies to each record one of several sub-policies, drawn for this record.
 
     Masks, boxes and keypoints follow the operations that move pixels.
 

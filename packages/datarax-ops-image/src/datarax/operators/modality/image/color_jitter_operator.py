@@ -18,7 +18,7 @@ class ColorJitterOperatorConfig(ImageOperatorConfig):
 
     Args:
       brightness: x for factors from max(0, 1 - x) to 1 + x, or their (low, high); 0 for none.
-      contrast, saturation: likewise.
+      contrast, saturation: the same for these.
       hue: x for shifts from -x to x, in turns, at most 0.5; or their (low, high); 0 for none.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
 
@@ -40,7 +40,7 @@ class ColorJitterOperatorConfig(ImageOperatorConfig):
 
 
 class ColorJitterOperator(ImageOperator[ColorJitterOperatorConfig]):
-    """Changes brightness, contrast, saturation and hue, in an order of each record's own."""
+    """Changes brightness, contrast, saturation and hue, in an order drawn for each record."""
 
     config_class = ColorJitterOperatorConfig
 

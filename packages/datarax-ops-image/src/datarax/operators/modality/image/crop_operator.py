@@ -19,7 +19,7 @@ class CropOperatorConfig(GeometricOperatorConfig):
 
     Args:
       size: (height, width) of the crop; one number stands for both.
-      position: "random", every place equally likely, or "center".
+      position: "random", all places equally likely, or "center".
       padding: pixels around the image: one number, two (vertical, horizontal) or four from the top.
       mode: what they are: "constant", "edge", "reflect" or "symmetric".
       fill: the constant, a number or one per channel.

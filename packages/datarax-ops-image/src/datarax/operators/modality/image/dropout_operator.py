@@ -1,4 +1,4 @@
-"""`DropoutOperator`: pixels dropped by chance."""
+"""`DropoutOperator`: single pixels dropped at random."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class DropoutOperatorConfig(ImageOperatorConfig):
 
     Args:
       rate: the probability that a pixel is dropped, from 0 to 1.
-      fill: what stands there instead, a number or one per channel.
-      per_channel: drop each channel of a pixel for itself.
+      fill: the value of dropped pixels, a number or one per channel.
+      per_channel: drop the channels of a pixel independently.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
 
     Raises:
@@ -42,7 +42,7 @@ class DropoutOperator(ImageOperator[DropoutOperatorConfig]):
     """Drops single pixels; for rectangles there is `PatchDropoutOperator`.
 
     Args:
-      config: how many, and what stands there instead.
+      config: how many, and the value that they get.
       rngs: streams to derive its own from.
       name: its name in messages.
     """

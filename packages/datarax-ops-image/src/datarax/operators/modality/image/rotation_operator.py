@@ -1,4 +1,4 @@
-"""`RotationOperator`: turned images."""
+"""`RotationOperator`: rotated images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RotationOperatorConfig(WarpOperatorConfig):
     """Configuration of `RotationOperator`.
 
     Args:
-      degrees: how far images are turned, counter-clockwise.
+      degrees: how far images are rotated, counter-clockwise.
       method, fill, mask_fill, prob, learn, info_key and the others: see `WarpOperatorConfig`.
 
     Raises:

@@ -73,7 +73,7 @@ def rotate(
     method: Method = "bilinear",
     fill: ArrayLike | Sequence[ArrayLike] = 0,
 ) -> Shaped[Array, "height width *channel"]:
-    """An image turned about its centre, counter-clockwise, on a canvas of the same size.
+    """An image rotated about its centre, counter-clockwise, on a canvas of the same size.
 
     It is `affine` with the matrix of the rotation, whose cosine and sine have 31 bits after the
     point: multiples of 90 degrees only move pixels.

@@ -91,11 +91,11 @@ def contrast(
 def saturation(
     image: Shaped[Array, "height width *channel"], factor: ArrayLike
 ) -> Shaped[Array, "height width *channel"]:
-    """Blends with the image in gray, its luminance.
+    """Blends with the grey image, its luminance.
 
     Args:
       image: `(height, width, channel)` with 1 or 3 channels, or `(height, width)`; uint8 or
-        floating. A gray image stays as it is.
+        floating. A grey image stays as it is.
       factor: a number, 1 for the image as it is.
 
     Returns:

@@ -33,13 +33,13 @@ def gaussian_blur(
     """Blurs with a Gaussian, cut off at ceil(3 max_sigma) pixels, over a reflected border.
 
     The weight at a distance of k pixels is exp(-k**2 / (2 sigma**2)), divided by the sum of all.
-    For uint8 the weights but the middle one are rounded to 15 fractional bits, half to even, and
+    For uint8 the weights except the middle one are rounded to 15 fractional bits, half to even, and
     the middle one is what is left to 1. Rows are blurred first and rounded to 7 fractional bits,
     then columns, and the sum is rounded to an integer, both half up.
 
     Args:
       image: `(height, width, channel)` or `(height, width)`, uint8 or floating. The border is
-        reflected about the centre of the outermost pixel, as often as it takes.
+        reflected about the centre of the outermost pixel, as often as needed.
       sigma: the standard deviation in pixels, from 0 (the image as it is) to `max_sigma`.
       max_sigma: a Python number, which fixes the number of taps.
 

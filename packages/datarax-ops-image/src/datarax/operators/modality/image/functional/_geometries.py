@@ -129,7 +129,7 @@ class Window:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Affine:
-    """Any affine map: turned, sheared, scaled, moved.
+    """Any affine map: rotated, sheared, scaled, moved.
 
     >>> import jax.numpy as jnp
     >>> Affine.rotation(90, (2, 2)).mask(jnp.array([[1, 2], [3, 4]]))
@@ -146,7 +146,7 @@ class Affine:
 
     @staticmethod
     def rotation(degrees: ArrayLike, size: tuple[int, int]) -> Affine:
-        """A counter-clockwise turn about the centre, as in `rotate`."""
+        """A counter-clockwise rotation about the centre, as in `rotate`."""
         return Affine(matrix=_affine.rotation_of(degrees, size), size=size)
 
     def image(

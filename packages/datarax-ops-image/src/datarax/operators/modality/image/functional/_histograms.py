@@ -22,7 +22,7 @@ def equalize(
 ) -> Shaped[Array, "height width *channel"]:
     """Flattens the histogram of each channel.
 
-    With step = (number of pixels but for those of the largest value) // 255, a value becomes
+    With step = (number of pixels except those of the largest value) // 255, a value becomes
     (step // 2 + number of smaller pixels) // step, at most 255. A channel of one value, or with a
     step of 0, stays.
 

@@ -35,7 +35,7 @@ def hue(
 
     Args:
       image: `(height, width, channel)` with 1 or 3 channels, or `(height, width)`; uint8 or
-        floating. A gray image stays as it is.
+        floating. A grey image stays as it is.
       shift: a number of turns, from -0.5 to 0.5.
 
     Returns:

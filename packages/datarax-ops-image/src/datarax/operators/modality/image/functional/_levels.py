@@ -105,7 +105,7 @@ def normalize(
       image: `(height, width, channel)` or `(height, width)`; floating, or uint8, which becomes
         float32 from 0 to 1 first.
       mean: a number, or one per channel, in the unit of floats (0 to 1).
-      std: likewise.
+      std: the same for the standard deviation.
 
     Returns:
       The shape of `image`; float32 for uint8, else the image's dtype.
