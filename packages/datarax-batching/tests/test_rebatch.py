@@ -12,7 +12,9 @@ from datarax.batching import (
     DefaultBatcher,
     DefaultBatcherConfig,
     equal_steps,
+    masked_mean,
     rebatch,
+    shard_batch,
     unbatch,
 )
 from datarax.core.element_batch import Batch, Element
@@ -156,3 +158,15 @@ def test_rows_of_explicit_axes_are_taken(size, spread):
         np.testing.assert_array_equal(one["x"], other["x"])
         np.testing.assert_array_equal(one.valid_mask, other.valid_mask)
     assert (jax.typeof(came[0]["x"]).sharding.spec[0] == "data") == spread
+
+
+def test_device_batches_are_cut_and_filled_under_a_guard():
+    """`jax.transfer_guard("disallow")` is for transfers that nobody asks for."""
+    given = list(batches(5, 3, jnp))
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
+    with jax.transfer_guard("disallow"):
+        (whole,) = rebatch(given, 8)
+        spread = shard_batch(whole, mesh)
+        mean = masked_mean(spread["x"], spread.valid_mask)
+    assert valid([whole]) == list(range(5))
+    assert mean == 2

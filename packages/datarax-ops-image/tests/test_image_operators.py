@@ -301,3 +301,36 @@ def test_what_is_wrong_is_said(make, message):
     """When it is made, or when the call is traced: what, the expectation, what came."""
     with pytest.raises((TypeError, ValueError, KeyError), match=message):
         make()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_operators_work_where_rank_promotion_is_forbidden(name):
+    """What a caller forbids to its own arithmetic does not reach ours; nothing is computed here."""
+    op, batch = operator(name, info_key="numbers"), rows("float32")
+    with jax.numpy_rank_promotion("raise"):
+        out = jax.eval_shape(lambda batch, key: op(batch, key=key), batch, jax.random.key(0))
+        again = jax.eval_shape(op.replay, batch, out.states["numbers"])
+    assert again["image"].shape == out["image"].shape
+
+
+def test_functions_work_where_rank_promotion_is_forbidden():
+    """The pure functions broadcast too."""
+    image = jnp.zeros((6, 5, 3), jnp.uint8)
+    calls = [
+        lambda: images.functional.resize(image, (3, 4)),
+        lambda: images.functional.crop(image, (1, 1), (3, 4)),
+        lambda: images.functional.equalize(image),
+        lambda: images.functional.rotate(image, 10.0),
+    ]
+    with jax.numpy_rank_promotion("raise"):
+        shapes = [jax.eval_shape(call).shape for call in calls]
+    assert shapes == [(3, 4, 3), (3, 4, 3), (6, 5, 3), (6, 5, 3)]
+
+
+def test_numbers_of_the_host_are_replayed_under_a_guard():
+    """`jax.transfer_guard("disallow")` is for transfers that nobody asks for."""
+    op, out = operator("Flip", info_key="numbers"), called("Flip")
+    numbers = jax.device_get(out.states["numbers"])
+    with jax.transfer_guard("disallow"):
+        again = op.replay(rows("float32"), numbers)
+    assert same(again["image"], out["image"])

@@ -110,3 +110,14 @@ def test_batches_that_cannot_be_spread_are_refused(options, error, message):
     """When the pipeline is made."""
     with pytest.raises(error, match=message):
         pipeline(**({"sharding": sharding()} | options))
+
+
+@pytest.mark.parametrize("options", [{}, {"prefetch": 2, "sharding": 2}], ids=["one", "mesh"])
+def test_batches_arrive_under_a_guard(options, expected):
+    """`jax.transfer_guard("disallow")` forbids what nobody asks for, and a pipeline was asked."""
+    if "sharding" in options:
+        options = options | {"sharding": sharding(options["sharding"])}
+    made = pipeline(**options)
+    with jax.transfer_guard("disallow"):
+        batches = list(made)
+    assert_same(batches, expected)

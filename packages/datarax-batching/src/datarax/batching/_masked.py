@@ -12,6 +12,7 @@ from jax.tree_util import keystr, tree_map_with_path
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree, Shaped
 
 from datarax.batching._padding import pad_value
+from datarax.batching._transfers import transferring
 from datarax.core.specs import as_leaf
 
 AnyArray = np.ndarray | jax.Array
@@ -21,6 +22,7 @@ Mask = Bool[AnyArray, "batch ..."]
 _MOST_VALUES = 2**31 - 1
 
 
+@transferring
 def masked_sum_count(values: Values, mask: Mask) -> tuple[Num[Array, ""], Int[Array, ""]]:
     """The sum of the values where the mask holds, and how many there are.
 
@@ -58,6 +60,7 @@ def masked_sum_count(values: Values, mask: Mask) -> tuple[Num[Array, ""], Int[Ar
     return _sum(values, kept), jnp.sum(jnp.broadcast_to(kept, values.shape), dtype=jnp.int32)
 
 
+@transferring
 def masked_mean(values: Values, mask: Mask) -> Float[Array, ""]:
     """The mean of the values where the mask holds, or 0 where it holds nowhere.
 
@@ -87,6 +90,7 @@ def masked_mean(values: Values, mask: Mask) -> Float[Array, ""]:
     return total / (count * float(max(each, 1)))
 
 
+@transferring
 def masked_accuracy(
     logits: Float[AnyArray, "batch ... classes"],
     labels: Shaped[AnyArray, "batch ..."],
@@ -127,6 +131,7 @@ def masked_accuracy(
     return masked_mean(predicted.astype(wide) == labels.astype(wide), mask)
 
 
+@transferring
 def fill_padding(tree: PyTree, mask: Bool[AnyArray, "batch"], value: float = 0) -> PyTree:
     """Replaces the values in padding.
 

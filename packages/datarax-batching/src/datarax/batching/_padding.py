@@ -11,6 +11,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from datarax.batching._memory import aligned_empty
+from datarax.batching._transfers import transferring
 from datarax.core._batch_spec import require_batch_size
 from datarax.core.element_batch import Batch
 
@@ -124,6 +125,7 @@ def padding_rows(name: str, leaf: jax.Array, rows: int, value: PadValue) -> jax.
     return jnp.zeros(shape, leaf.dtype)
 
 
+@transferring
 def pad_batch(batch: Batch, batch_size: int, *, pad_values: PadValues = 0) -> Batch:
     """Fills a batch up to `batch_size` rows with padding.
 

@@ -11,9 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from datarax.batching._padding import PadValues, pad_batch
+from datarax.batching._transfers import transferring
 from datarax.core.element_batch import Batch
 
 
+@transferring
 def shard_batch(
     batch: Batch,
     mesh: Mesh,

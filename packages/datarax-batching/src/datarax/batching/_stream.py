@@ -20,6 +20,7 @@ from datarax.batching._input import (
     record_iterator,
     stopped,
 )
+from datarax.batching._transfers import transferring
 from datarax.core.batcher import BatcherModule, logger
 from datarax.core.element_batch import Batch, Element
 
@@ -120,6 +121,7 @@ class RecordStream(Iterator[Batch]):
     def __iter__(self) -> Self:
         return self
 
+    @transferring
     def __next__(self) -> Batch:
         try:
             batch = self._next()

@@ -197,11 +197,13 @@ def process(operator: OperatorModule[Any], batch: Batch, key: Any = None) -> Bat
     if batch.metadata is not None or batch.batch_metadata is not None:
         batch = dataclasses.replace(batch, metadata=None, batch_metadata=None)
     mesh = explicit_mesh(batch)
-    if mesh is not None:
-        out = _on_mesh(operator, mesh, batch, key)
-    else:
-        with explicit_key(type(operator), key):
-            out = transformed(operator, batch)
+    # Operators broadcast on purpose, where a caller forbids that to its own arithmetic.
+    with jax.numpy_rank_promotion("allow"):
+        if mesh is not None:
+            out = _on_mesh(operator, mesh, batch, key)
+        else:
+            with explicit_key(type(operator), key):
+                out = transformed(operator, batch)
     noted = recorder is not None and id(counter) in recorder.counted
     if counter.get_raw_value() is before and not noted:
         operator.count_operations(batch.valid_mask)

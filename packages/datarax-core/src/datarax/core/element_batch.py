@@ -19,6 +19,7 @@ from datarax.core._element import register
 from datarax.core._explicit_axes import take
 from datarax.core._notebook import batch_html
 from datarax.core._summary import summary
+from datarax.core._transfers import transferring
 
 __all__ = ["Batch", "Element"]
 
@@ -246,6 +247,7 @@ class Batch:
         _batch_checks.check_lengths(self, rows)
         return self
 
+    @transferring
     def element(self, index: int) -> Element:
         """Returns one record.
 
@@ -280,6 +282,7 @@ class Batch:
         """Returns the valid rows alone (on the host: the number of rows depends on values)."""
         return self._rows(np.flatnonzero(np.asarray(self.valid_mask)))
 
+    @transferring
     def select(self, mask: Bool[np.ndarray | jax.Array, " batch"]) -> Self:
         """Returns the batch with rows outside the mask marked as padding; its shape stays.
 
@@ -289,6 +292,7 @@ class Batch:
         _batch_checks.require_mask_of(self.batch_size, mask)
         return self.replace(valid_mask=self.valid_mask & mask)
 
+    @transferring
     def _rows(self, rows: Any) -> Self:
         def taken(tree: Any) -> Any:
             return jax.tree.map(lambda leaf: take(leaf, rows), tree)
@@ -307,6 +311,7 @@ class Batch:
         )
 
     @classmethod
+    @transferring
     def concatenate(cls, batches: Sequence[Self]) -> Self:
         """Returns the rows of all batches, in order, as one batch.
 
@@ -340,6 +345,7 @@ class Batch:
     def __repr__(self) -> str:
         return summary(self, ("data", "states"))
 
+    @transferring
     def _repr_html_(self) -> str:
         return batch_html(self)
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Key, PyTree
 
-from datarax.core import _dispatch, _plain, _raw_key, randomness
+from datarax.core import _dispatch, _plain, _raw_key, _transfers, randomness
 from datarax.core._code import asks_for_none
 from datarax.core._records import (
     apply_record,
@@ -317,12 +317,17 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
             where the stream cannot advance.
         """
         __tracebackhide__ = True
+        if _transfers.guarded():
+            # Not a decorator, which would cost every call another frame.
+            with jax.transfer_guard("allow"):
+                return self(batch, key=key)
         if isinstance(batch, Batch):
             self._check_values(batch)
             return _dispatch.call(self, batch, None if key is None else _raw_key.checked(key))
         rows = _plain.as_batch(self, batch)
         return _plain.as_fields(self, self(rows, key=key), batch, rows.valid_mask)
 
+    @_transfers.transferring
     def recycle(self, batch: Batch, spent: Batch, *, key: Key[Array, ""] | None = None) -> Batch:
         """`op(batch)`, written into the memory of arrays that are not needed any more.
 

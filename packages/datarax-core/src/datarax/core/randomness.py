@@ -31,6 +31,7 @@ from datarax.core._streams import can_update as can_update
 from datarax.core._threefry import THREEFRY as THREEFRY
 from datarax.core._threefry import fold_in as fold_in
 from datarax.core._threefry import random_words as random_words
+from datarax.core._transfers import transferring
 
 DEFAULT_STREAM = "default"
 
@@ -59,6 +60,7 @@ def class_word(kind: type[Any]) -> np.uint32:
     return np.uint32(crc32(kind.__name__.encode()))
 
 
+@transferring
 def own_streams(
     owner: str, kind: type[Any], rngs: nnx.Rngs | None, names: Sequence[str]
 ) -> nnx.Rngs:

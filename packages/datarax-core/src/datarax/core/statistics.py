@@ -25,6 +25,7 @@ from datarax.core._statistics_input import (
     shape_and_dtype,
     signature,
 )
+from datarax.core._transfers import transferring
 from datarax.core.element_batch import Batch, Element
 
 Axes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
@@ -61,6 +62,7 @@ class RunningStatistics:
     moments: Any = None
 
     @classmethod
+    @transferring
     def create(cls, data: Any, *, axes: Axes = None) -> RunningStatistics:
         """Returns the statistics of nothing yet.
 
@@ -92,6 +94,7 @@ class RunningStatistics:
 
         return cls(tree_map_with_path(empty, data))
 
+    @transferring
     def update(
         self, data: Any, valid_mask: Bool[np.ndarray | jax.Array, " batch"] | None = None
     ) -> RunningStatistics:
@@ -124,6 +127,7 @@ class RunningStatistics:
             tree_map_with_path(counted, self.moments, data, is_leaf=is_moments)
         )
 
+    @transferring
     def merge(self, other: RunningStatistics) -> RunningStatistics:
         """Returns the statistics of all that both have counted.
 
@@ -151,6 +155,7 @@ class RunningStatistics:
             raise ValueError("psum needs fields, got statistics of nothing; start from create(...)")
         return RunningStatistics(_moments.gather_and_merge(self.moments, axis_name))
 
+    @transferring
     def result(self) -> Any:
         """Returns the statistics, in the structure of the fields.
 
@@ -169,6 +174,7 @@ class RunningStatistics:
         return jax.tree.map(_result, self.moments, is_leaf=is_moments)
 
 
+@transferring
 def batch_statistics(data: Any, *, axes: Axes = None) -> Any:
     """Returns `RunningStatistics.result` of one batch; fits a config's `batch_stats_fn`.
 

@@ -318,9 +318,11 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
         """
         require_batch(self, batch)
         setup = run.setup(self._label(), self.config, batch.data, len(batch))
-        plan = info.plan_of(self._label(), mix_info, batch.valid_mask, setup)
-        valid = jnp.asarray(batch.valid_mask)
-        mixed = run.mix(batch.data, valid, plan, setup, self.enabled.get_value())
+        # Who calls with arrays of the host wants them on a device.
+        with jax.transfer_guard("allow"):
+            plan = info.plan_of(self._label(), mix_info, batch.valid_mask, setup)
+            valid = jnp.asarray(batch.valid_mask)
+            mixed = run.mix(batch.data, valid, plan, setup, self.enabled.get_value())
         return batch.replace(data=mixed)
 
     def output_spec(self, input_spec: PyTree) -> PyTree:

@@ -28,6 +28,7 @@ from datarax.pipeline._reader import (
 from datarax.pipeline._stages import StageStoppedError
 from datarax.pipeline._state import Place, positions_of_text, text_of_positions
 from datarax.pipeline._statistics import Meter, PipelineStats
+from datarax.pipeline._transfers import transferring
 from datarax.sources._ends import stopped
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class PipelineIterator:
     def __iter__(self) -> Iterator[Batch]:
         return self
 
+    @transferring
     def __next__(self) -> Batch:
         with self._lock:
             asked = perf_counter()
@@ -140,6 +142,7 @@ class PipelineIterator:
             self.close()
             raise
 
+    @transferring
     def peek(self) -> Batch:
         """The batch that comes next, which stays the next one; stages do not count its records.
 

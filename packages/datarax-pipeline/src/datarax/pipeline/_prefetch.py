@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
 from datarax.pipeline._threads import end_of
+from datarax.pipeline._transfers import transferring
 from datarax.sources._ends import stopped
 
 In = TypeVar("In")
@@ -67,6 +68,7 @@ class Prefetcher(Generic[Out]):
             self._changed.notify_all()
         end_of([self._thread], lambda: self._reading, self._release)
 
+    @transferring
     def _run(
         self, items: Generator[In, None, None], prepare: Callable[[In], Out], size: int
     ) -> None:

@@ -46,9 +46,12 @@ def numbers_spec(operator: ImageOperator[Any], batch: Batch) -> dict[str, Any]:
 def replay(operator: ImageOperator[Any], batch: Any, numbers: Any) -> Any:
     """What `ImageOperator.replay` does."""
     if isinstance(batch, Batch):
-        params = given_numbers(operator, batch, numbers)
-        graph, state = nnx.split(operator)
-        return batch.replace(data=_replayed(graph, state, batch.data, params))
+        # What a caller forbids to its own arithmetic does not reach ours, and who calls with arrays
+        # of the host wants them on a device.
+        with jax.numpy_rank_promotion("allow"), jax.transfer_guard("allow"):
+            params = given_numbers(operator, batch, numbers)
+            graph, state = nnx.split(operator)
+            return batch.replace(data=_replayed(graph, state, batch.data, params))
     if not isinstance(batch, Mapping):
         raise TypeError(
             f"{operator._label()} replays a Batch or a dict of arrays (batch, ...), got "

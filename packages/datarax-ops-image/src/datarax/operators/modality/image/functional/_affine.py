@@ -19,6 +19,7 @@ from datarax.operators.modality.image.functional._arguments import (
     sides,
 )
 from datarax.operators.modality.image.functional._backends import record_by_record
+from datarax.operators.modality.image.functional._compiled import broadcasting
 from datarax.operators.modality.image.functional._coordinates import Matrix
 from datarax.operators.modality.image.functional._dtypes import checked, computing
 from datarax.operators.modality.image.functional._exact import stored
@@ -26,6 +27,7 @@ from datarax.operators.modality.image.functional._fixed import HALF, Fixed, at
 from datarax.operators.modality.image.functional._interpolate import Place, fetched
 
 
+@broadcasting
 def affine(
     image: Shaped[Array, "height width *channel"],
     matrix: ArrayLike | Sequence[Sequence[ArrayLike]],
@@ -66,6 +68,7 @@ def affine(
     return sampled(image, matrix_of(matrix), sides(image), method, fill_value(fill, image))
 
 
+@broadcasting
 def rotate(
     image: Shaped[Array, "height width *channel"],
     degrees: ArrayLike,

@@ -16,11 +16,13 @@ from datarax.operators.modality.image.functional._arguments import (
     integers,
     known,
 )
+from datarax.operators.modality.image.functional._compiled import broadcasting
 from datarax.operators.modality.image.functional._dtypes import checked
 
 PAD_MODES = ("constant", "edge", "reflect", "symmetric")
 
 
+@broadcasting
 def crop(
     image: Shaped[Array, "height width *channel"],
     origin: ArrayLike | Sequence[ArrayLike],
@@ -60,6 +62,7 @@ def part(pixels: Array, origin: Array, size: tuple[int, int]) -> Array:
     return lax.dynamic_slice(pixels, starts, (*size, *pixels.shape[2:]))
 
 
+@broadcasting
 def pad(
     image: Shaped[Array, "height width *channel"],
     padding: int | Sequence[int],
@@ -125,6 +128,7 @@ def _check_mirror(mode: str, widths: Sequence[tuple[int, int]], shape: tuple[int
             )
 
 
+@broadcasting
 def flip(
     image: Shaped[Array, "height width *channel"],
     *,

@@ -21,6 +21,7 @@ from datarax.operators.modality.image.functional._arguments import (
     known,
 )
 from datarax.operators.modality.image.functional._backends import record_by_record
+from datarax.operators.modality.image.functional._compiled import broadcasting
 from datarax.operators.modality.image.functional._dtypes import checked, computing
 from datarax.operators.modality.image.functional._exact import stored
 from datarax.operators.modality.image.functional._resample import (
@@ -38,6 +39,7 @@ from datarax.operators.modality.image.functional._weights import Taps
 NARROW = 100
 
 
+@broadcasting
 def resize(
     image: Shaped[Array, "height width *channel"],
     size: tuple[int, int],
@@ -82,6 +84,7 @@ def resize(
     return _resized(image, vertical, horizontal, vertical_first)
 
 
+@broadcasting
 def resized_crop(
     image: Shaped[Array, "height width *channel"],
     box: ArrayLike | Sequence[ArrayLike],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
 from datarax.operators.modality.image.functional import _polygons
+from datarax.operators.modality.image.functional._compiled import broadcasting
 from datarax.operators.modality.image.functional._dtypes import computing
 from datarax.operators.modality.image.functional._exact import product
 from datarax.operators.modality.image.functional._geometries import Geometry
@@ -45,6 +46,7 @@ class Boxes(NamedTuple):
     outline: Float[Array, "boxes 12 2"]
 
 
+@broadcasting
 def transform_points(points: Real[Array, "points 2"], geometry: Geometry) -> Points:
     """Points of the image on the canvas of a geometry.
 
@@ -63,6 +65,7 @@ def transform_points(points: Real[Array, "points 2"], geometry: Geometry) -> Poi
     return _points_on_canvas(points, matrix.astype(points.dtype), exists, tuple(geometry.size))
 
 
+@broadcasting
 def transform_boxes(
     boxes: Real[Array, "boxes 4"],
     geometry: Geometry,
