@@ -309,7 +309,7 @@ class ImageOperator(ModalityOperator[ConfigT]):
             `(batch, ...)`. `applied`, bool `(batch,)`, can be left out if all records are changed.
 
         Returns:
-          The transformed batch, without the numbers, bit-identical to that of a call that draws them.
+          The transformed batch, without the numbers; bit-identical to a call that draws them.
 
         Raises:
           KeyError: if a number is missing.
