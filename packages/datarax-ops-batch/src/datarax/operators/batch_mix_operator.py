@@ -49,7 +49,7 @@ class BatchMixOperatorConfig(OperatorConfig):
         out) or integers or bools (float32 comes out), or class numbers, integers `(batch,)` or
         `(batch, 1)`, with `num_classes`. A tuple of names for several; None for none.
       mix_fields: fields mixed like the images; without spatial axes of their own (regression
-        targets), averaged with the labels' weights instead.
+        targets, embeddings of a text), averaged with the labels' weights instead.
       paste_fields: fields of any dtype, such as segmentation masks, of which only CutMix boxes
         are pasted. MixUp leaves them as they are: in mode "both", rows that are blended keep
         their own mask, which then fits one of the two images only.
@@ -70,7 +70,9 @@ class BatchMixOperatorConfig(OperatorConfig):
       spatial_axes: axes on which boxes are cut, ascending, batch being axis 0: (2, 3) for channels
         first, (1,) for audio, (1, 2, 3) for volumes.
       num_classes: how many classes there are; class numbers become one-hot float32. One that does
-        not exist is an error wherever the host can read it; elsewhere its row becomes NaN.
+        not exist is an error wherever the host can read it; elsewhere its row becomes NaN. For
+        several labels one number for all, or a dict of numbers by label field, kept as a tuple in
+        their order; None stands for labels that are rows of weights.
       label_smoothing: ε; labels become (1 − ε) y + ε / K before they are mixed, unmixed ones too.
       smooth_multi_hot: smooth float labels whose rows do not sum to 1 instead of refusing them.
       checkify: check class numbers inside your own `jax.jit` too, where
@@ -82,6 +84,13 @@ class BatchMixOperatorConfig(OperatorConfig):
         whole, for which every device gets a copy of all images.
       mix_info: leave `lam`, `partner` and `box` (or `mask`, with a sampler of masks) of each record
         in `batch.states["mix_info"]`.
+      field_axes: the spatial axes of fields beside the first image where these cannot be told from
+        shapes, by field, batch being axis 0 and negative ones counted from the end: a dict such as
+        `{"masks": (-2, -1)}`, kept as pairs; `()` for one of `mix_fields` that has none. Fields
+        that are not named have the image's sizes on its own axes, else on their last, else on their
+        first: masks `(batch, masks, height, width)` beside images, or one mask for all frames.
+      ignore_index: the class number that stands for no class, such as 255 or -100: its row becomes
+        zeros, which count for nothing in a cross-entropy, smoothed or not.
       stream_name: the random stream; one called "default" serves if `rngs` lacks it.
       stochastic: must be True.
       cacheable: refused if True: a remembered mix would repeat its randomness.
@@ -115,12 +124,14 @@ class BatchMixOperatorConfig(OperatorConfig):
     box_placement: Literal["inside", "clipped"] = "inside"
     sampler: RegionSampler | None = None
     spatial_axes: tuple[int, ...] = (1, 2)
-    num_classes: int | None = None
+    num_classes: int | Mapping[str, int | None] | tuple[int | None, ...] | None = None
     label_smoothing: float = 0.0
     smooth_multi_hot: bool = False
     checkify: bool = False
     mix_group_size: int | None = None
     mix_info: bool = False
+    field_axes: Mapping[str, tuple[int, ...]] | tuple[tuple[str, tuple[int, ...]], ...] = ()
+    ignore_index: int | None = None
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -135,8 +146,12 @@ class BatchMixOperatorConfig(OperatorConfig):
             )
         super().__post_init__()
         require_bools(self, "learn_alpha", "smooth_multi_hot", "checkify", "mix_info")
-        options.check_draws(self, name)
         options.check_roles(self, name)
+        axes = options.axes_by_field(name, self.field_axes)
+        object.__setattr__(self, "field_axes", axes)
+        classes = options.classes_by_label(name, self.num_classes, self.label_fields())
+        object.__setattr__(self, "num_classes", classes)
+        options.check_draws(self, name)
         options.check_labels(self, name)
 
     def data_fields(self) -> tuple[str, ...]:
@@ -146,6 +161,13 @@ class BatchMixOperatorConfig(OperatorConfig):
     def label_fields(self) -> tuple[str, ...]:
         """Names of the labels."""
         return options.names(self.label_field)
+
+    def classes(self) -> tuple[int | None, ...]:
+        """How many classes each label has; None where that is not said."""
+        if isinstance(self.num_classes, tuple):
+            return self.num_classes
+        assert not isinstance(self.num_classes, Mapping)
+        return (self.num_classes,) * len(self.label_fields())
 
     def roles(self) -> dict[str, tuple[str, ...]]:
         """Names of all fields that are read, by the option that names them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,37 +53,6 @@ def require_mixable(name: str, dtype: Any) -> None:
         f"field {name!r} must be floats or integers of 8, 16 or 32 bits to be averaged, got "
         f"{jnp.dtype(dtype)}; cast it first, or name it in paste_fields if boxes are to be pasted"
     )
-
-
-def require_sizes(name: str, shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
-    """The sizes on the spatial axes.
-
-    Raises:
-      ValueError: if the array lacks one of the axes, has no pixel, or more than int32 can count.
-    """
-    if len(shape) <= axes[-1]:
-        raise ValueError(
-            f"field {name!r} must have the spatial axes {tuple(axes)} beside batch axis 0, got "
-            f"shape {tuple(shape)}; set spatial_axes to the axes that a box is cut on"
-        )
-    sizes = tuple(shape[axis] for axis in axes)
-    if not (0 < math.prod(sizes) < 2**31 and math.prod(shape[axes[-1] :]) < 2**31):
-        raise ValueError(
-            f"field {name!r} must have from 1 to 2**31 - 1 pixels on the spatial axes "
-            f"{tuple(axes)}, got shape {tuple(shape)}"
-        )
-    return sizes
-
-
-def require_same_sizes(
-    name: str, shape: Sequence[int], axes: Sequence[int], sizes: Sequence[int], like: str
-) -> None:
-    """Raises a ValueError unless the spatial sizes are those of the image."""
-    if require_sizes(name, shape, axes) != tuple(sizes):
-        raise ValueError(
-            f"field {name!r} must be {tuple(sizes)} on the spatial axes {tuple(axes)} like "
-            f"{like!r}, so that the same box fits, got shape {tuple(shape)}; resize it first"
-        )
 
 
 def require_label(name: str, shape: Sequence[int], dtype: Any, num_classes: int | None) -> None:

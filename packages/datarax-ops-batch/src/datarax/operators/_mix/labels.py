@@ -28,18 +28,33 @@ def holds_classes(shape: Sequence[int], dtype: Any) -> bool:
 
 
 def one_hot(
-    labels: Int[Array, " batch"], num_classes: int, valid: Bool[Array, " batch"]
+    labels: Int[Array, " batch"],
+    num_classes: int,
+    valid: Bool[Array, " batch"],
+    ignored: Bool[Array, " batch"],
 ) -> Float[Array, "batch classes"]:
-    """Rows of float32; NaN in valid rows whose class does not exist, so that the loss shows it."""
+    """Rows of float32, of zeros where the class is ignored.
+
+    NaN in valid rows whose class does not exist, so that the loss shows it.
+    """
     labels = _wide(labels)
     rows = labels[:, None] == jnp.arange(num_classes, dtype=labels.dtype)
-    right = exists(labels, num_classes) | ~valid
+    rows &= ~ignored[:, None]
+    right = exists(labels, num_classes) | ignored | ~valid
     return jnp.where(right[:, None], rows.astype(jnp.float32), jnp.nan)
 
 
 def exists(labels: Any, num_classes: int) -> Any:
     """Which class numbers are from 0 to num_classes − 1."""
     return (labels >= 0) & (labels < num_classes)
+
+
+def are_ignored(labels: Any, ignore_index: int | None) -> Any:
+    """Which class numbers stand for no class: none if the dtype has not got that number."""
+    limits = jnp.iinfo(labels.dtype)
+    if ignore_index is None or not limits.min <= ignore_index <= limits.max:
+        return labels < labels
+    return labels == labels.dtype.type(ignore_index)
 
 
 def _wide(labels: Int[Array, " batch"]) -> Int[Array, " batch"]:
@@ -89,7 +104,7 @@ def check_values(
     """
     if not are_checked(config):
         return
-    for path in config.label_fields():
+    for path, count in zip(config.label_fields(), config.classes(), strict=True):
         try:
             labels = get_field(batch.data, path)
         except KeyError:
@@ -97,11 +112,11 @@ def check_values(
         label = f"label {path!r} of {owner}"
         if not hasattr(labels, "dtype"):
             continue
-        if holds_classes(labels.shape, labels.dtype) and config.num_classes is not None:
+        if holds_classes(labels.shape, labels.dtype) and count is not None:
             if can_be_read(labels, batch.valid_mask):
-                check_classes(label, labels, batch, config.num_classes)
+                check_classes(label, labels, batch, count, config.ignore_index)
             elif traced and config.checkify and isinstance(labels, jax.Array):
-                checkify_classes(label, labels, batch, config.num_classes)
+                checkify_classes(label, labels, batch, count, config.ignore_index)
         elif (
             config.label_smoothing
             and not config.smooth_multi_hot
@@ -111,10 +126,13 @@ def check_values(
             check_distributions(label, labels, batch.valid_mask)
 
 
-def check_classes(label: str, labels: Any, batch: Batch, num_classes: int) -> None:
+def check_classes(
+    label: str, labels: Any, batch: Batch, num_classes: int, ignore_index: int | None
+) -> None:
     """Raises a ValueError that names the first record whose class does not exist."""
     classes = np.asarray(labels).reshape(-1)
-    wrong = ~exists(classes, num_classes) & np.asarray(batch.valid_mask)
+    wrong = ~exists(classes, num_classes) & ~are_ignored(classes, ignore_index)
+    wrong &= np.asarray(batch.valid_mask)
     if not wrong.any():
         return
     row = int(wrong.argmax())
@@ -123,14 +141,19 @@ def check_classes(label: str, labels: Any, batch: Batch, num_classes: int) -> No
         where = f"record {np.asarray(batch.record_index)[row]} ({where})"
     raise ValueError(
         f"{label} must hold class numbers from 0 to {num_classes - 1}, got {classes[row]} in "
-        f"{where}; raise num_classes or renumber the classes"
+        f"{where}; raise num_classes, renumber the classes, or set ignore_index to the number "
+        "that stands for no class"
     )
 
 
-def checkify_classes(label: str, labels: Array, batch: Batch, num_classes: int) -> None:
+def checkify_classes(
+    label: str, labels: Array, batch: Batch, num_classes: int, ignore_index: int | None
+) -> None:
     """The same inside a trace, where `checkify` can bring it out; a no-op without."""
-    classes = _wide(labels.reshape(-1))
-    wrong = ~exists(classes, num_classes) & jnp.asarray(batch.valid_mask)
+    labels = labels.reshape(-1)
+    classes = _wide(labels)
+    wrong = ~exists(classes, num_classes) & ~are_ignored(labels, ignore_index)
+    wrong &= jnp.asarray(batch.valid_mask)
     row = jnp.argmax(wrong)
     record = row if batch.record_index is None else jnp.asarray(batch.record_index)[row]
     name = label.replace("{", "{{").replace("}", "}}")

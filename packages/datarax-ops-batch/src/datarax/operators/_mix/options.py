@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,45 @@ def names(option: str | tuple[str, ...] | None) -> tuple[str, ...]:
     if option is None:
         return ()
     return (option,) if isinstance(option, str) else option
+
+
+def axes_by_field(owner: str, value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Pairs of a field's name and its axes, which can be hashed.
+
+    Raises:
+      TypeError: unless it is a mapping, or such pairs.
+    """
+    try:
+        pairs = value.items() if isinstance(value, Mapping) else value
+        return tuple((name, tuple(axes)) for name, axes in pairs)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{owner}.field_axes must be a dict of axes by field, such as "
+            f"{{'masks': (-2, -1)}}, got {value!r}"
+        ) from None
+
+
+def classes_by_label(owner: str, value: Any, labels: tuple[str, ...]) -> Any:
+    """Numbers of classes, one for all labels, or by name or in their order for each.
+
+    Raises:
+      ValueError: if there is one for no label, or one too many or too few.
+    """
+    if isinstance(value, Mapping):
+        if extra := [name for name in value if name not in labels]:
+            raise ValueError(
+                f"{owner}.num_classes names {extra}, but label_field names {list(labels)}; name "
+                "the same fields"
+            )
+        return tuple(value.get(name) for name in labels)
+    if isinstance(value, list | tuple):
+        if len(value) != len(labels):
+            raise ValueError(
+                f"{owner}.num_classes must be one number, or one for each label of "
+                f"{list(labels)}, got {value!r}"
+            )
+        return tuple(value)
+    return value
 
 
 def check_draws(config: BatchMixOperatorConfig, owner: str) -> None:
@@ -46,6 +85,7 @@ def check_draws(config: BatchMixOperatorConfig, owner: str) -> None:
         )
     _check_minmax(config, owner)
     _check_sampler(config, owner)
+    _check_field_axes(config, owner)
     _refuse_unused(config, owner)
 
 
@@ -75,6 +115,24 @@ def _check_sampler(config: BatchMixOperatorConfig, owner: str) -> None:
         )
 
 
+def _check_field_axes(config: BatchMixOperatorConfig, owner: str) -> None:
+    for name, axes in config.field_axes:
+        others = (*config.data_fields()[1:], *config.mix_fields, *config.paste_fields)
+        if name not in others:
+            raise ValueError(
+                f"{owner}.field_axes names {name!r}, but must name fields of {list(others)}, which "
+                "data_field, mix_fields and paste_fields name beside the first image; the axes of "
+                "that are spatial_axes"
+            )
+        require_tuple(owner, f"field_axes[{name!r}]", axes, int)
+        count = len(config.spatial_axes)
+        if len(axes) != count and (axes or name not in config.mix_fields):
+            raise ValueError(
+                f"{owner}.field_axes[{name!r}] must be {count} axes, as many as spatial_axes "
+                f"{config.spatial_axes}, or () for one of mix_fields that has none, got {axes!r}"
+            )
+
+
 def _refuse_unused(config: BatchMixOperatorConfig, owner: str) -> None:
     for name, unset, modes in (
         ("cutmix_alpha", None, ("both",)),
@@ -83,6 +141,7 @@ def _refuse_unused(config: BatchMixOperatorConfig, owner: str) -> None:
         ("box_placement", "inside", ("cutmix", "both")),
         ("paste_fields", (), ("cutmix", "both")),
         ("sampler", None, ("cutmix", "both")),
+        ("field_axes", (), ("cutmix", "both")),
     ):
         value = getattr(config, name)
         if value != unset and config.mode not in modes:
@@ -110,8 +169,17 @@ def check_roles(config: BatchMixOperatorConfig, owner: str) -> None:
 def check_labels(config: BatchMixOperatorConfig, owner: str) -> None:
     """Raises unless the options about labels fit each other."""
     require_number(owner, "label_smoothing", config.label_smoothing, 0, 1)
-    if config.num_classes is not None:
-        require_whole(owner, "num_classes", config.num_classes, 1)
+    for count in config.classes():
+        if count is not None:
+            require_whole(owner, "num_classes", count, 1)
+    if config.ignore_index is not None:
+        require_integer(owner, "ignore_index", config.ignore_index)
+        if config.num_classes is None:
+            raise ValueError(
+                f"{owner}.ignore_index={config.ignore_index} has no effect without num_classes: "
+                "rows of weights say by zeros that there is no class; set num_classes, or leave "
+                "ignore_index out"
+            )
     if config.smooth_multi_hot and not config.label_smoothing:
         raise ValueError(
             f"{owner}.smooth_multi_hot has no effect without label_smoothing; set both or neither"
@@ -149,10 +217,15 @@ def require_alpha(owner: str, name: str, value: Any) -> None:
 
 def require_whole(owner: str, name: str, value: Any, low: int) -> None:
     """Raises unless the value is an integer of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{owner}.{name} must be an integer, got {type(value).__name__} {value!r}")
+    require_integer(owner, name, value)
     if value < low:
         raise ValueError(f"{owner}.{name} must be at least {low}, got {value}")
+
+
+def require_integer(owner: str, name: str, value: Any) -> None:
+    """Raises a TypeError unless the value is an integer."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{owner}.{name} must be an integer, got {type(value).__name__} {value!r}")
 
 
 def require_choice(owner: str, name: str, value: Any, choices: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -18,6 +18,7 @@ from datarax.core.fields import get_field, put_field
 from datarax.core.randomness import fold_in, record_keys
 from datarax.operators._mix import apply, fields, labels
 from datarax.operators._mix.apply import Layout
+from datarax.operators._mix.axes import of_image, of_mixed, of_pasted
 from datarax.operators._mix.blend import at_least_float32
 from datarax.operators._mix.cutmix import CutMix
 from datarax.operators._mix.labels import holds_classes
@@ -37,7 +38,9 @@ class Setup:
     pasted: tuple[str, ...]
     averaged: tuple[str, ...]
     labels: tuple[str, ...]
-    num_classes: int | None
+    axes: tuple[tuple[str, tuple[int, ...]], ...]
+    num_classes: tuple[int | None, ...]
+    ignore_index: int | None
     epsilon: float
     multi_hot: bool
     one_by_one: bool
@@ -47,6 +50,10 @@ class Setup:
         """Names of the fields that come out changed."""
         return self.images + self.pasted + self.averaged + self.labels
 
+    def layout_of(self, name: str) -> Layout:
+        """The layout with the spatial axes of one of the fields."""
+        return replace(self.layout, axes=dict(self.axes).get(name, self.layout.axes))
+
 
 def setup(owner: str, config: BatchMixOperatorConfig, data: Any, rows: int) -> Setup:
     """Checks the fields, or their specs, and sorts them by what is done to them."""
@@ -54,22 +61,23 @@ def setup(owner: str, config: BatchMixOperatorConfig, data: Any, rows: int) -> S
     specs = {path: (tuple(leaf.shape), leaf.dtype) for path, leaf in found.items()}
     axes, cuts = config.spatial_axes, config.mode != "mixup"
     first, *others = config.data_fields()
-    sizes = fields.require_sizes(first, specs[first][0], axes) if cuts else (1,) * len(axes)
-    averaged = []
-    for name in (first, *others, *config.mix_fields):
-        shape, dtype = specs[name]
-        if config.mode != "cutmix":
-            fields.require_mixable(name, dtype)
-        if name in config.mix_fields and cuts and len(shape) <= axes[-1]:
-            fields.require_mixable(name, dtype)
-            averaged.append(name)
-        elif cuts:
-            fields.require_same_sizes(name, shape, axes, sizes, first)
-    for name in config.paste_fields:
-        fields.require_same_sizes(name, specs[name][0], axes, sizes, first)
-    for name in config.label_fields():
-        fields.require_label(name, *specs[name], config.num_classes)
     blended = (first, *others, *config.mix_fields)
+    axes_of, sizes = {first: axes}, (1,) * len(axes)
+    if cuts:
+        image, given = of_image(first, specs[first][0], axes), dict(config.field_axes)
+        sizes = image.sizes
+        for name in (*others, *config.paste_fields):
+            axes_of[name] = of_pasted(name, specs[name][0], image, given.get(name))
+        for name in config.mix_fields:
+            found_axes = of_mixed(name, specs[name][0], image, given.get(name))
+            if found_axes is not None:
+                axes_of[name] = found_axes
+    averaged = tuple(name for name in config.mix_fields if cuts and name not in axes_of)
+    for name in averaged if config.mode == "cutmix" else blended:
+        fields.require_mixable(name, specs[name][1])
+    classes = config.classes()
+    for name, count in zip(config.label_fields(), classes, strict=True):
+        fields.require_label(name, *specs[name], count)
     precise = any(specs[name][1] == jnp.float64 for name in (*blended, *config.label_fields()))
     sampler = config.sampler or CutMix(config.box_placement, config.cutmix_minmax)
     return Setup(
@@ -87,9 +95,11 @@ def setup(owner: str, config: BatchMixOperatorConfig, data: Any, rows: int) -> S
         layout=Layout(config.mode, sampler, axes, sizes, config.mix_group_size or rows),
         images=tuple(name for name in blended if name not in averaged),
         pasted=config.paste_fields,
-        averaged=tuple(averaged),
+        averaged=averaged,
         labels=config.label_fields(),
-        num_classes=config.num_classes,
+        axes=tuple(axes_of.items()),
+        num_classes=classes,
+        ignore_index=config.ignore_index,
         epsilon=config.label_smoothing,
         multi_hot=config.smooth_multi_hot,
         one_by_one=config.batch_strategy == "scan",
@@ -190,11 +200,12 @@ def _mixed(
     for name, mixed in do.items():
         array = data[name]
         if name in setup.labels:
-            array = prepared_labels(array, valid, setup, enabled)
+            array = prepared_labels(name, array, valid, setup, enabled)
+        layout = setup.layout_of(name)
         if setup.one_by_one:
-            out[name] = apply.one_by_one(mixed, array, plan, setup.layout)
+            out[name] = apply.one_by_one(mixed, array, plan, layout)
         else:
-            out[name] = mixed(array, plan, setup.layout)
+            out[name] = mixed(array, plan, layout)
     return out
 
 
@@ -206,22 +217,26 @@ def plain_labels(
     return put_fields(
         data,
         {
-            path: prepared_labels(jnp.asarray(get_field(data, path)), valid, setup, off)
+            path: prepared_labels(path, jnp.asarray(get_field(data, path)), valid, setup, off)
             for path in setup.labels
         },
     )
 
 
 def prepared_labels(
-    array: Array, valid: Bool[Array, " batch"], setup: Setup, enabled: Bool[Array, ""]
+    name: str, array: Array, valid: Bool[Array, " batch"], setup: Setup, enabled: Bool[Array, ""]
 ) -> Array:
     """Labels as float rows of classes, smoothed where that is wanted."""
+    smoothed = valid & enabled
     if holds_classes(array.shape, array.dtype):
-        assert setup.num_classes is not None
-        array = labels.one_hot(array.reshape(-1), setup.num_classes, valid)
+        count = setup.num_classes[setup.labels.index(name)]
+        assert count is not None
+        array = array.reshape(-1)
+        ignored = labels.are_ignored(array, setup.ignore_index)
+        array, smoothed = labels.one_hot(array, count, valid, ignored), smoothed & ~ignored
     array = array.astype(at_least_float32(array.dtype))
     if setup.epsilon:
-        array = labels.smooth(array, setup.epsilon, valid & enabled, setup.multi_hot)
+        array = labels.smooth(array, setup.epsilon, smoothed, setup.multi_hot)
     return array
 
 
@@ -229,9 +244,9 @@ def output_spec(owner: str, config: BatchMixOperatorConfig, spec: PyTree) -> PyT
     """The spec of a mixed record."""
     found = fields.find_fields(owner, spec, config.roles())
     rows = {}
-    for name in config.label_fields():
+    for name, count in zip(config.label_fields(), config.classes(), strict=True):
         shape, dtype = (1, *found[name].shape), found[name].dtype
-        fields.require_label(name, shape, dtype, config.num_classes)
-        classes = (config.num_classes,) if holds_classes(shape, dtype) else shape[1:]
+        fields.require_label(name, shape, dtype, count)
+        classes = (count,) if holds_classes(shape, dtype) else shape[1:]
         rows[name] = jax.ShapeDtypeStruct(classes, at_least_float32(dtype))
     return put_fields(spec, rows)
