@@ -46,12 +46,13 @@ class ModalityOperatorConfig(OperatorConfig):
         float32 precision and rounded inwards to narrower dtypes. None does not clip.
       preserve_auxiliary: hold auxiliary fields to their structure, shape and dtype.
       validate_domain_constraints: refuse fields outside the operator's `domain`.
-      box_fields: which auxiliary fields are boxes `(boxes, 4)` in pixels. A box without a positive
-        area is padding and stays as it is.
-      box_format: "xyxy", "yxyx" (corners) or "xywh" (corner, width and height).
-      keypoint_fields: which auxiliary fields are points `(points, 2)` in pixels, or `(points, 3)`
-        with a visibility flag. A point with a negative coordinate or flag 0 is padding and stays.
-      keypoint_format: "xy" or "yx".
+      box_fields: which auxiliary fields are boxes `(boxes, 4)`. A box without a positive area is
+        padding and stays as it is.
+      box_format: "xyxy", "yxyx" (corners) or "xywh" (corner, width and height) in pixels; with
+        "rel_" before it, as in "rel_yxyx", in fractions of the image, floats from 0 to 1.
+      keypoint_fields: which auxiliary fields are points `(points, 2)`, or `(points, 3)` with a
+        visibility flag. A point with a negative coordinate or flag 0 is padding and stays.
+      keypoint_format: "xy" or "yx" in pixels, "rel_xy" or "rel_yx" in fractions of the image.
       stochastic, stream_name, batch_strategy: see `OperatorConfig`.
       cacheable, batch_stats_fn, precomputed_stats: see `DataraxModuleConfig`.
 
@@ -72,9 +73,11 @@ class ModalityOperatorConfig(OperatorConfig):
     preserve_auxiliary: bool = field(default=True, kw_only=True)
     validate_domain_constraints: bool = field(default=True, kw_only=True)
     box_fields: tuple[str, ...] = field(default=(), kw_only=True)
-    box_format: Literal["xyxy", "yxyx", "xywh"] = field(default="xyxy", kw_only=True)
+    box_format: Literal["xyxy", "yxyx", "xywh", "rel_xyxy", "rel_yxyx", "rel_xywh"] = field(
+        default="xyxy", kw_only=True
+    )
     keypoint_fields: tuple[str, ...] = field(default=(), kw_only=True)
-    keypoint_format: Literal["xy", "yx"] = field(default="xy", kw_only=True)
+    keypoint_format: Literal["xy", "yx", "rel_xy", "rel_yx"] = field(default="xy", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

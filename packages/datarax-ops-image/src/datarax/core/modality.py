@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import jax
@@ -171,7 +172,7 @@ class ModalityOperator(OperatorModule[ConfigT]):
         """A copy of the data in which the auxiliary fields follow the transformation of `value`."""
         for key in self.config.auxiliary_fields or ():
             old = self._extract_field(data, key)
-            new = self._follow_one(key, old, value, random_params, stats)
+            new = self._follow_one(key, data, value, random_params, stats)
             self._require_result("transform_auxiliary", new)
             if self.config.preserve_auxiliary:
                 _auxiliary.require_preserved(key, old, new)
@@ -179,23 +180,38 @@ class ModalityOperator(OperatorModule[ConfigT]):
                 data = fields.put_field(data, key, new)
         return data
 
-    def _follow_one(self, key: str, old: Any, value: Array, random_params: Any, stats: Any) -> Any:
-        kind, text_format = self._auxiliary_kind(key)
+    def _follow_one(
+        self, key: str, data: PyTree, value: Array, random_params: PyTree, stats: Any
+    ) -> Any:
+        old, (kind, text_format) = self._extract_field(data, key), self._auxiliary_kind(key)
 
         def transform(array: Array) -> Array:
             return self.transform_auxiliary(kind, array, value, random_params, stats)
 
         if kind == "mask":
             return transform(old)
-        _auxiliary.check_coordinates(key, kind, old)
-        return _auxiliary.transform_coordinates(kind, old, text_format, transform)
+        _auxiliary.check_coordinates(key, kind, old, text_format)
+        sizes = None
+        if _auxiliary.split_format(text_format)[0]:
+            now = self._extract_field(data, self.config.target_key or self.config.field_key)
+            sizes = self._image_size(jnp.shape(value)), self._image_size(jnp.shape(now))
+        return _auxiliary.transform_coordinates(kind, old, text_format, transform, sizes)
 
-    def _coordinates(self, data: PyTree, key: str) -> tuple[Array, Array]:
-        """Boxes as (y0, x0, y1, x1) or keypoints as (y, x), and which slots are not padding."""
+    def _image_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width, which coordinates are fractions of, of a field of this shape."""
+        if len(shape) < 2:
+            raise ValueError(
+                f"field {self.config.field_key!r} must have a height and a width for boxes and "
+                f"keypoints to lie in, got shape {shape} of a record"
+            )
+        return shape[0], shape[1]
+
+    def _coordinates(self, data: PyTree, key: str, size: tuple[int, int]) -> tuple[Array, Array]:
+        """Boxes as (y0, x0, y1, x1) or keypoints as (y, x) in pixels, and which are not padding."""
         kind, text_format = self._auxiliary_kind(key)
         value = self._extract_field(data, key)
-        _auxiliary.check_coordinates(key, kind, value)
-        return _auxiliary.canonical(kind, jnp.asarray(value), text_format)
+        _auxiliary.check_coordinates(key, kind, value, text_format)
+        return _auxiliary.canonical(kind, jnp.asarray(value), text_format, size)
 
     def _auxiliary_kind(self, key: str) -> tuple[Kind, str]:
         """Which kind of field it is, and its format."""
@@ -204,6 +220,16 @@ class ModalityOperator(OperatorModule[ConfigT]):
         if key in self.config.keypoint_fields:
             return "keypoints", self.config.keypoint_format
         return "mask", ""
+
+    def _check_values(self, batch: Batch) -> None:
+        for key in (*self.config.box_fields, *self.config.keypoint_fields):
+            kind, text_format = self._auxiliary_kind(key)
+            try:
+                value = self._extract_field(batch.data, key)
+            except KeyError:
+                continue
+            if _auxiliary.looks_relative(kind, value, text_format, batch.valid_mask):
+                _warn_of_fractions(self._label(), kind, key, text_format)
 
     def _check_domain(self, value: Any) -> None:
         """Raises if one record's field is outside the domain, or `clip_range` outside its dtype."""
@@ -235,6 +261,20 @@ class ModalityOperator(OperatorModule[ConfigT]):
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         return self._output_record_spec(input_spec, {})[0]
+
+
+@lru_cache(64)
+def _warn_of_fractions(owner: str, kind: Kind, key: str, text_format: str) -> None:
+    """Once, because a batch follows the other."""
+    logger.warning(
+        "%s takes the %s %r for pixels, by the format %r, but all lie between 0 and 1; if they are "
+        "fractions of the image, the format is %r",
+        owner,
+        kind,
+        key,
+        text_format,
+        _auxiliary.RELATIVE + text_format,
+    )
 
 
 def _dotted(data: PyTree) -> PyTree:

@@ -62,6 +62,10 @@ class PatchDropoutOperatorConfig(ImageOperatorConfig):
         None: (0, 1) of (height, width) or (height, width, channel). Patches extend over the others.
       channel_axis: the axis of colours, for values per channel. None: the last axis, if it is not
         spatial.
+      field_axes: (height axis, width axis) of masks where they cannot be told from shapes, by
+        field, negative ones counted from the end: a dict such as `{"masks": (-2, -1)}`, kept as
+        pairs. Masks that are not named have the image's height and width on its axes, else on their
+        last, else on their first.
       field_key, target_key, clip_range, validate_domain_constraints: see `ModalityOperatorConfig`.
       auxiliary_fields, preserve_auxiliary: see `ModalityOperatorConfig`.
       box_fields, box_format, keypoint_fields, keypoint_format: see `ModalityOperatorConfig`.
@@ -103,10 +107,12 @@ class PatchDropoutOperatorConfig(ImageOperatorConfig):
     seed: int = field(default=0, kw_only=True)
     spatial_axes: tuple[int, int] | None = field(default=None, kw_only=True)
     channel_axis: int | None = field(default=None, kw_only=True)
+    field_axes: types.FieldAxes = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_bools(self, "shrink_boxes", "drop_tokens", "in_place")
+        object.__setattr__(self, "field_axes", types.field_axes(self, self.field_axes))
         self._convert("patch_size", types.size)
         self._convert("drop_value", types.numbers)
         self._convert("grid_jitter", types.fraction)

@@ -161,7 +161,7 @@ def overlapping(
     config = operator.config
     height, width, *_ = jnp.shape(operator._extract_field(data, config.field_key))
     size = height, width
-    found = [operator._coordinates(data, key) for key in config.box_fields]
+    found = [operator._coordinates(data, key, size) for key in config.box_fields]
     corners = jnp.concatenate([boxes.astype(jnp.float32) for boxes, _ in found])
     there = jnp.concatenate([there for _, there in found])
     least = jnp.where(numbers["whole"], np.float32(1), numbers["min_iou"])

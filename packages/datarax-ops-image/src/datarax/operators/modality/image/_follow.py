@@ -53,15 +53,6 @@ class Points(NamedTuple):
     visibility: Bool[Array, " points"]
 
 
-def require_mask(key: str, mask: Any, size: Size) -> None:
-    """Raises a ValueError unless a mask is as large as the image."""
-    if jnp.shape(mask)[:2] != size:
-        raise ValueError(
-            f"auxiliary field {key!r} is a mask of shape {jnp.shape(mask)}, which must have the "
-            f"image's {size} on axes (0, 1); name boxes in box_fields and points in keypoint_fields"
-        )
-
-
 def resting_boxes(
     key: str, value: Array, form: str, size: Size, visibility: Any, outline: Any
 ) -> Boxes:
@@ -70,7 +61,7 @@ def resting_boxes(
     Args:
       key: the field, for messages.
       value: boxes of the format.
-      form: "xyxy", "yxyx" or "xywh".
+      form: one of `BOX_FORMATS`.
       size: (height, width) of the image.
       visibility: what earlier operators left of them; None: everything inside the image.
       outline: its outlines; None: the boxes inside the image.
@@ -78,8 +69,8 @@ def resting_boxes(
     Raises:
       ValueError: if one has a wrong shape.
     """
-    _auxiliary.check_coordinates(key, "boxes", value)
-    corners, there = _auxiliary.canonical("boxes", jnp.asarray(value), form)
+    _auxiliary.check_coordinates(key, "boxes", value, form)
+    corners, there = _auxiliary.canonical("boxes", jnp.asarray(value), form, size)
     inside = _inside(corners, there, size)
     some = there & jnp.all(inside[:, 2:] > inside[:, :2], axis=1)
     y0, x0, y1, x1 = inside.T
@@ -97,18 +88,18 @@ def moved_boxes(boxes: Boxes, form: str, size: Size, geometries: Sequence[Geomet
 
     Args:
       boxes: those at rest.
-      form: "xyxy", "yxyx" or "xywh".
+      form: one of `BOX_FORMATS`.
       size: (height, width) of the image.
       geometries: what happens to the image.
     """
-    corners, there = _auxiliary.canonical("boxes", jnp.asarray(boxes.value), form)
+    corners, there = _auxiliary.canonical("boxes", jnp.asarray(boxes.value), form, size)
     now = _inside(corners, there, size)
     outline = jnp.where(there[:, None, None], boxes.outline, np.float32(0))
     visibility = boxes.visibility
     for geometry in geometries:
         now, left, outline = transform_boxes(now, geometry, outline)
         visibility = visibility * left
-    value = _auxiliary.formatted_boxes(now, form)
+    value = _auxiliary.formatted("boxes", now, form, geometries[-1].size)
     return Boxes(
         _of_dtype(value, boxes.value, there),
         jnp.where(there, visibility, boxes.visibility),
@@ -122,26 +113,26 @@ def resting_points(key: str, value: Array, form: str, size: Size, visibility: An
     Args:
       key: the field, for messages.
       value: points of the format.
-      form: "xy" or "yx".
+      form: one of `KEYPOINT_FORMATS`.
       size: (height, width) of the image.
       visibility: which of them earlier operators left; None: all those inside the image.
 
     Raises:
       ValueError: if one has a wrong shape.
     """
-    _auxiliary.check_coordinates(key, "keypoints", value)
-    points, there = _auxiliary.canonical("keypoints", jnp.asarray(value), form)
+    _auxiliary.check_coordinates(key, "keypoints", value, form)
+    points, there = _auxiliary.canonical("keypoints", jnp.asarray(value), form, size)
     places = points[:, :2].astype(computing(points.dtype))
     seen = there & jnp.all((places >= 0) & (places < np.array(size, np.float32)), axis=1)
     return Points(value, _left(VISIBILITY.format(key), visibility, seen))
 
 
-def moved_points(points: Points, form: str, geometries: Sequence[Geometry]) -> Points:
+def moved_points(points: Points, form: str, size: Size, geometries: Sequence[Geometry]) -> Points:
     """The keypoints after geometries, one after another.
 
     A flag in a third column is at most 1 where a point left the image.
     """
-    now, there = _auxiliary.canonical("keypoints", jnp.asarray(points.value), form)
+    now, there = _auxiliary.canonical("keypoints", jnp.asarray(points.value), form, size)
     places = jnp.where(there[:, None], now[:, :2].astype(computing(now.dtype)), 0)
     visibility = points.visibility
     for geometry in geometries:
@@ -151,7 +142,8 @@ def moved_points(points: Points, form: str, geometries: Sequence[Geometry]) -> P
     if now.shape[1] == 3:
         flag = now[:, 2:].astype(places.dtype)
         columns.append(jnp.where(visibility[:, None], flag, jnp.minimum(flag, 1)))
-    value = _auxiliary.swap_keypoints(jnp.concatenate(columns, axis=1), form)
+    coordinates = jnp.concatenate(columns, axis=1)
+    value = _auxiliary.formatted("keypoints", coordinates, form, geometries[-1].size)
     return Points(
         _of_dtype(value, points.value, there), jnp.where(there, visibility, points.visibility)
     )

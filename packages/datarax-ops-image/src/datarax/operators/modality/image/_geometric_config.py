@@ -22,7 +22,12 @@ class GeometricOperatorConfig(ImageOperatorConfig):
     """More options of operators that move pixels.
 
     Args:
-      mask_fill: the value of masks where no pixel came from.
+      mask_fill: the value of masks where no pixel came from, such as the class number that a loss
+        ignores (255); a number that the masks' dtype has.
+      field_axes: (height axis, width axis) of masks where they cannot be told from shapes, by
+        field, negative ones counted from the end: a dict such as `{"masks": (-2, -1)}`, kept as
+        pairs. Masks that are not named have the image's height and width on their first axes, else
+        on their last: `(masks, height, width)`.
       box_fields, box_format, keypoint_fields, keypoint_format: see `ModalityOperatorConfig`.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
 
@@ -38,8 +43,13 @@ class GeometricOperatorConfig(ImageOperatorConfig):
     """
 
     mask_fill: float = field(default=0, kw_only=True)
+    field_axes: types.FieldAxes = field(default=(), kw_only=True)
     # Which options the image is moved with.
     image_options: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "field_axes", types.field_axes(self, self.field_axes))
 
     def check(self) -> None:
         require_number(self.label("mask_fill"), self.mask_fill)

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from datarax.core import fields
 from datarax.core.element_batch import Batch
-from datarax.operators.modality.image import _follow
+from datarax.operators.modality.image import _follow, _masks
 from datarax.operators.modality.image._geometric_config import (
     GeometricOperatorConfig as GeometricOperatorConfig,
 )
@@ -85,25 +85,24 @@ class GeometricOperator(ImageOperator[ConfigT]):
             names = [name.format(key) for name in (_follow.VISIBILITY, _follow.OUTLINE)]
             found = [_follow.found(data, name) for name in names]
             if kind == "mask":
-                _follow.require_mask(key, field, size)
-                rest, change = (jnp.asarray(field),), self._moved_mask
+                where = _masks.axes_of(key, jnp.shape(field), size, (0, 1), self.config.field_axes)
+                rest, change = (jnp.asarray(field),), partial(self._moved_mask, where=where)
             elif kind == "boxes":
                 rest = _follow.resting_boxes(key, field, form, size, *found)
                 change = partial(_follow.moved_boxes, form=form, size=size)
             else:
                 rest = _follow.resting_points(key, field, form, size, found[0])
-                change = partial(_follow.moved_points, form=form)
+                change = partial(_follow.moved_points, form=form, size=size)
             change = partial(change, geometries=geometries)
             moved = self.if_applied(random_params, change, rest) if geometries else rest
             for name, value in zip((key, *names), moved, strict=False):
                 data = fields.put_field(data, name, value)
         return data
 
-    def _moved_mask(self, rest: tuple[Array], geometries: tuple[OneGeometry, ...]) -> tuple[Array]:
-        (mask,) = rest
-        for geometry in geometries:
-            mask = geometry.mask(mask, self.config.mask_fill)
-        return (mask,)
+    def _moved_mask(
+        self, rest: tuple[Array], where: tuple[int, int], geometries: tuple[OneGeometry, ...]
+    ) -> tuple[Array]:
+        return (_masks.moved(rest[0], where, geometries, self.config.mask_fill),)
 
     def pass_through(self, batch: Batch) -> Batch:
         """The unchanged images, with the same fields as in training."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from datarax.core.modality import logger
 from datarax.operators.modality.image._config import Length, PatchDropoutOperatorConfig
 from datarax.operators.modality.image._sampling import Grid, Layout, Shape
 
@@ -52,8 +49,6 @@ def layout(config: PatchDropoutOperatorConfig, shape: tuple[int, ...]) -> Layout
       ValueError: if a patch, a cell of the grid or the number of patches does not fit.
     """
     axes = spatial_axes(config, shape)
-    if config.spatial_axes is None and len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4:
-        _warn_of_channels_first(config.field_key, shape)
     sides = shape[axes[0]], shape[axes[1]]
     area = None
     if config.patch_area is not None:
@@ -84,18 +79,6 @@ def layout(config: PatchDropoutOperatorConfig, shape: tuple[int, ...]) -> Layout
         counted=config.info_key is not None,
         area=area,
         grid=grid,
-    )
-
-
-@lru_cache(64)
-def _warn_of_channels_first(key: str, shape: tuple[int, ...]) -> None:
-    """Once, because layouts are made again and again."""
-    logger.warning(
-        "field %r of shape %s looks as if its channels came first, but its height is taken to be "
-        "%d; if they do, set spatial_axes=(1, 2) and channel_axis=0",
-        key,
-        shape,
-        shape[0],
     )
 
 

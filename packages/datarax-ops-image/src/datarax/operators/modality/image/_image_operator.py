@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, TypeVar, overload
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Key, PyTree, UInt32
 
 from datarax.core import randomness
 from datarax.core.element_batch import Batch
-from datarax.core.modality import FieldDomain, ModalityOperator
+from datarax.core.modality import FieldDomain, ModalityOperator, logger
 from datarax.core.schedule import Probability, ScalarVariable
 from datarax.operators.modality.image import _replay
 from datarax.operators.modality.image._distributions import Distribution
@@ -77,6 +78,8 @@ class ImageOperator(ModalityOperator[ConfigT]):
     optional_randomness = True
     # Whether integers other than uint8 are images too, because no arithmetic is done on them.
     any_integer: bool = False
+    # What to do with images whose channels come first.
+    _channels_first_advice: str = "move them to the end, as with jnp.moveaxis(image, 0, -1)"
 
     def __init__(
         self, config: ConfigT, *, rngs: nnx.Rngs | None = None, name: str | None = None
@@ -241,6 +244,9 @@ class ImageOperator(ModalityOperator[ConfigT]):
 
     def _check_domain(self, value: Any) -> None:
         super()._check_domain(value)
+        shape = jnp.shape(value)
+        if self.domain is IMAGE and len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4:
+            _warn_of_channels_first(self.config.field_key, shape, self._channels_first_advice)
         if not self.config.validate_domain_constraints or self.any_integer:
             return
         if not jnp.issubdtype(value.dtype, jnp.floating) and value.dtype != jnp.uint8:
@@ -317,3 +323,16 @@ class ImageOperator(ModalityOperator[ConfigT]):
           ValueError: if there is a number that is never drawn, or one of another shape.
         """
         return _replay.replay(self, batch, numbers)
+
+
+@lru_cache(64)
+def _warn_of_channels_first(key: str, shape: tuple[int, ...], advice: str) -> None:
+    """Once, because a batch follows the other."""
+    logger.warning(
+        "field %r of shape %s looks as if its channels came first, but its height is taken to be "
+        "%d; if they do, %s",
+        key,
+        shape,
+        shape[0],
+        advice,
+    )

@@ -1,11 +1,17 @@
-"""Single values of a patch dropout config: numbers, counts, lengths, ranges."""
+"""Single values of a config: numbers, counts, lengths, ranges, axes."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from datarax.core._modality_config import is_sequence, require_number, require_pair
 
+if TYPE_CHECKING:
+    from datarax.core._modality_config import ModalityOperatorConfig
+
+Axes = tuple[int, int]
+FieldAxes = Mapping[str, Axes] | tuple[tuple[str, Axes], ...]
 Length = int | float | tuple[int, int] | tuple[float, float]
 
 
@@ -101,5 +107,39 @@ def axes(label: str, value: Any) -> tuple[int, int]:
         raise ValueError(
             f"{label} must be two axes of a record, counted from 0, height before width, got "
             f"{(height, width)}"
+        )
+    return height, width
+
+
+def field_axes(config: ModalityOperatorConfig, value: Any) -> tuple[tuple[str, Axes], ...]:
+    """Pairs of a mask's name and its (height axis, width axis), which can be hashed.
+
+    Raises:
+      TypeError: unless it is a mapping, or such pairs, of two integers.
+      ValueError: for a name that is no mask, or axes that do not ascend.
+    """
+    label = f"{type(config).__name__}.field_axes"
+    pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+    if not is_sequence(pairs) or not all(is_sequence(pair) and len(pair) == 2 for pair in pairs):
+        raise TypeError(
+            f"{label} must be a dict of axes by field, such as {{'masks': (-2, -1)}}, got {value!r}"
+        )
+    others = (*config.box_fields, *config.keypoint_fields)
+    masks = [name for name in config.auxiliary_fields or () if name not in others]
+    if extra := [name for name, _ in pairs if name not in masks]:
+        raise ValueError(
+            f"{label} names {extra}, but the masks of auxiliary_fields are {masks}; name one of "
+            "these"
+        )
+    return tuple((name, _pair(f"{label}[{name!r}]", given)) for name, given in pairs)
+
+
+def _pair(label: str, value: Any) -> Axes:
+    pair = require_pair(label, value, "(height axis, width axis)")
+    height, width = (integer(label, axis) for axis in pair)
+    if not (0 <= height < width or height < width < 0):
+        raise ValueError(
+            f"{label} must be two axes of a record, height before width, both counted from 0 or "
+            f"both from the end, got {(height, width)}"
         )
     return height, width

@@ -19,6 +19,7 @@ from datarax.operators.modality.image import (
     _follow,
     _geometry,
     _in_place,
+    _masks,
     _patches,
     _sampling,
     _tokens,
@@ -63,6 +64,7 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
 
     config_class = PatchDropoutOperatorConfig
     any_integer = True
+    _channels_first_advice = "set spatial_axes=(1, 2) and channel_axis=0"
 
     def __init__(
         self,
@@ -137,8 +139,6 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
         random_params: PyTree,
         stats: dict[str, Any] | None,
     ) -> Array:
-        if kind == "mask":
-            return self._drop_mask(value, field, random_params)
         patches = self._patches(field, random_params)
         if kind == "boxes" and self.config.shrink_boxes:
             return _visibility.shrunk(value, self._covered(field.shape, patches))
@@ -146,17 +146,23 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
             return _visibility.with_flags(value, self._covered(field.shape, patches))
         return value
 
-    def _drop_mask(self, mask: Array, image: Array, random_params: PyTree) -> Array:
-        names = self.config.auxiliary_fields
-        axes = _geometry.spatial_axes(self.config, image.shape)
-        sides = tuple(image.shape[axis] for axis in axes)
-        shape = jnp.shape(mask)
-        if len(shape) <= axes[1] or tuple(shape[axis] for axis in axes) != sides:
-            raise ValueError(
-                f"auxiliary_fields {names} hold a mask of shape {shape}, which must have the "
-                f"image's {sides} on axes {axes}; name boxes in box_fields and points in "
-                "keypoint_fields"
-            )
+    def _follow_one(
+        self, key: str, data: PyTree, value: Array, random_params: PyTree, stats: Any
+    ) -> Any:
+        if self._auxiliary_kind(key)[0] == "mask":
+            return self._drop_mask(key, self._extract_field(data, key), value, random_params)
+        return super()._follow_one(key, data, value, random_params, stats)
+
+    def _image_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        down, across = _geometry.spatial_axes(self.config, shape)
+        return shape[down], shape[across]
+
+    def _drop_mask(self, key: str, mask: Array, image: Array, random_params: PyTree) -> Array:
+        where, size = (
+            _geometry.spatial_axes(self.config, image.shape),
+            self._image_size(image.shape),
+        )
+        axes = _masks.axes_of(key, jnp.shape(mask), size, where, self.config.field_axes)
         if self.config.mask_fill is None:
             return mask
         mask = jnp.asarray(mask)
@@ -171,8 +177,7 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
         written = self._written(data, value.shape, patches)
         data = super()._follow(data, value, random_params, stats)
         if self.config.shrink_boxes:
-            sides = [value.shape[axis] for axis in _geometry.spatial_axes(self.config, value.shape)]
-            data = self._with_new_outlines(data, (sides[0], sides[1]))
+            data = self._with_new_outlines(data, self._image_size(value.shape))
         return self._with_written(data, written)
 
     def _with_new_outlines(self, data: PyTree, size: tuple[int, int]) -> PyTree:
@@ -183,7 +188,7 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
                 boxes = self._extract_field(data, key)
                 form = self.config.box_format
                 new = _follow.resting_boxes(key, boxes, form, size, None, None).outline
-                _, there = self._coordinates(data, key)
+                _, there = self._coordinates(data, key, size)
                 data = put_field(data, name, jnp.where(there[:, None, None], new, old))
         return data
 
@@ -212,7 +217,7 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
             (_visibility.of_points, config.keypoint_fields),
         ):
             for key in keys:
-                coordinates, there = self._coordinates(data, key)
+                coordinates, there = self._coordinates(data, key, self._image_size(shape))
                 name = _follow.VISIBILITY.format(key)
                 seen = of(coordinates, self._covered(shape, patches), there)
                 written[name] = _follow.narrowed(name, _follow.found(data, name), seen, there)
@@ -224,13 +229,9 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
         return written
 
     def _covered(self, shape: tuple[int, ...], patches: Patches) -> Bool[Array, "height width"]:
-        down, across = _geometry.spatial_axes(self.config, shape)
+        height, width = self._image_size(shape)
         return _patches.covered(
-            patches.positions,
-            patches.sizes,
-            patches.count,
-            height=shape[down],
-            width=shape[across],
+            patches.positions, patches.sizes, patches.count, height=height, width=width
         )
 
     def _patches(self, image: Array, random_params: PyTree) -> Patches:

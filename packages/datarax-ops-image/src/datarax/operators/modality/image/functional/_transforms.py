@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
 from datarax.operators.modality.image.functional import _polygons
@@ -46,23 +47,35 @@ class Boxes(NamedTuple):
     outline: Float[Array, "boxes 12 2"]
 
 
+Moved = TypeVar("Moved", Points, Boxes)
+
+
 @broadcasting
-def transform_points(points: Real[Array, "points 2"], geometry: Geometry) -> Points:
+def transform_points(
+    points: Real[Array, "points 2"],
+    geometry: Geometry,
+    *,
+    fractions_of: tuple[int, int] | None = None,
+) -> Points:
     """Points of the image on the canvas of a geometry.
 
     Args:
       points: `(y, x)` in pixels: pixel i reaches from i to i + 1.
       geometry: `Crop`, `Window` or `Affine`.
+      fractions_of: (height, width) of the image, of which the points are fractions; those that come
+        back are fractions of the canvas. None for pixels.
 
     Returns:
       The points, in float32 at least, and which of them the canvas shows.
 
     Raises:
+      TypeError: if fractions are no floats.
       ValueError: if the points are not `(points, 2)`.
     """
-    points = _floating("points", points, 2)
+    points = _floating("points", points, 2, fractions_of)
     matrix, exists = geometry.forward()
-    return _points_on_canvas(points, matrix.astype(points.dtype), exists, tuple(geometry.size))
+    moved = _points_on_canvas(points, matrix.astype(points.dtype), exists, tuple(geometry.size))
+    return moved if fractions_of is None else _as_fractions(moved, geometry)
 
 
 @broadcasting
@@ -70,6 +83,8 @@ def transform_boxes(
     boxes: Real[Array, "boxes 4"],
     geometry: Geometry,
     outline: Float[Array, "boxes 12 2"] | None = None,
+    *,
+    fractions_of: tuple[int, int] | None = None,
 ) -> Boxes:
     """Boxes of the image on the canvas of a geometry, cut to it.
 
@@ -80,16 +95,20 @@ def transform_boxes(
     Args:
       boxes: `(y0, x0, y1, x1)` in pixels.
       geometry: `Crop`, `Window` or `Affine`.
-      outline: the convex polygons to use in place of the rectangles, from a call before.
+      outline: the convex polygons to use in place of the rectangles, from a call before; always in
+        pixels.
+      fractions_of: (height, width) of the image, of which the boxes are fractions; those that come
+        back are fractions of the canvas. None for pixels.
 
     Returns:
       The boxes, in float32 at least, with visibility and outline. A box without area has the
       visibility 0.
 
     Raises:
+      TypeError: if fractions are no floats.
       ValueError: if the boxes are not `(boxes, 4)`, or the outline is not `(boxes, 12, 2)`.
     """
-    boxes = _floating("boxes", boxes, 4)
+    boxes = _floating("boxes", boxes, 4, fractions_of)
     if outline is None:
         y0, x0, y1, x1 = boxes.T
         corners = [y0, x0, y0, x1, y1, x1, y1, x0]
@@ -102,16 +121,38 @@ def transform_boxes(
             )
         polygons = outline.astype(boxes.dtype)
     matrix, exists = geometry.forward()
-    return _all_on_canvas(polygons, matrix.astype(boxes.dtype), exists, tuple(geometry.size))
+    left = _all_on_canvas(polygons, matrix.astype(boxes.dtype), exists, tuple(geometry.size))
+    return left if fractions_of is None else _as_fractions(left, geometry)
 
 
-def _floating(name: str, coordinates: Array, count: int) -> Array:
+def _as_fractions(moved: Moved, geometry: Geometry) -> Moved:
+    """The same with coordinates as fractions of the canvas."""
+    return moved._replace(**{moved._fields[0]: moved[0] / _sides_of(geometry.size, moved[0])})
+
+
+def _sides_of(size: tuple[int, int], coordinates: Array) -> Array:
+    """Height and width for each y and x of points or boxes."""
+    sides = np.resize(size, coordinates.shape[1])
+    return jnp.broadcast_to(jnp.asarray(sides, coordinates.dtype), coordinates.shape)
+
+
+def _floating(
+    name: str, coordinates: Array, count: int, fractions_of: tuple[int, int] | None
+) -> Array:
     coordinates = jnp.asarray(coordinates)
     if coordinates.ndim != 2 or coordinates.shape[1] != count:
         raise ValueError(
             f"{name} must be ({name}, {count}) of one record, got shape {coordinates.shape}"
         )
-    return coordinates.astype(computing(coordinates.dtype))
+    if fractions_of is None:
+        return coordinates.astype(computing(coordinates.dtype))
+    if not jnp.issubdtype(coordinates.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} that are fractions must be floats, got {coordinates.dtype}; leave "
+            "fractions_of out if they are pixels"
+        )
+    coordinates = coordinates.astype(computing(coordinates.dtype))
+    return coordinates * _sides_of(fractions_of, coordinates)
 
 
 def _mapped(points: Array, matrix: Array) -> Array:
