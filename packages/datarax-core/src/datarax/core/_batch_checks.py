@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from datarax.core.element_batch import Batch
 
 
+def all_valid(rows: int) -> np.ndarray | jax.Array:
+    """The mask of a batch without padding, which has to be traced where rows are a symbol."""
+    return _all_valid(rows) if isinstance(rows, int) else jnp.ones(rows, bool)
+
+
 @functools.lru_cache(256)
-def all_valid(rows: int) -> np.ndarray:
-    """The mask of a batch without padding."""
+def _all_valid(rows: int) -> np.ndarray:
     return read_only(np.ones(rows, bool))
 
 

@@ -82,7 +82,8 @@ def as_fields(
             )
     fields = _in_order(out.data, given)
     more = dict(out.states)
-    if RESERVED_FIELD in given or (out.valid_mask is not mask and len(out) == len(mask)):
+    same_rows = out.valid_mask.shape == mask.shape
+    if RESERVED_FIELD in given or (out.valid_mask is not mask and same_rows):
         more[RESERVED_FIELD] = out.valid_mask
     for name, value in more.items():
         if name in fields:

@@ -190,7 +190,7 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
 
     def _passed_through(self, batch: Batch) -> Batch:
         out = self.pass_through(batch)
-        self.count_operations(batch.valid_mask, applied=jnp.zeros(len(batch), bool))
+        self.count_operations(batch.valid_mask, applied=jnp.zeros(batch.batch_size, bool))
         return out
 
     def _draws(self) -> bool:

@@ -213,7 +213,7 @@ class Composition(OperatorModule[CompositionConfigT]):
 
     def _count_handed(self, batch: Batch) -> None:
         """Counts all records as applied, or as skipped if the members pass them through."""
-        applied = jnp.zeros(len(batch), bool) if self._idle() else None
+        applied = jnp.zeros(batch.batch_size, bool) if self._idle() else None
         self.count_operations(batch.valid_mask, applied)
 
     def _own_marks(self) -> Array:

@@ -18,7 +18,7 @@ def all_keys(bases: PyTree, batch: Batch) -> list[Key[Array, " batch"]]:
     """
     epoch, index, view = batch.epoch, batch.record_index, batch.view
     if index is None:
-        epoch, index, view = None, jnp.arange(len(batch), dtype=jnp.uint32), None
+        epoch, index, view = None, jnp.arange(batch.batch_size, dtype=jnp.uint32), None
     leaves, out = jax.tree.leaves(bases), {}
     for kind in dict.fromkeys(leaf.dtype for leaf in leaves):
         alike = [at for at, leaf in enumerate(leaves) if leaf.dtype == kind]

@@ -288,7 +288,7 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
         labels.check_values(self._label(), self.config, batch, traced=False)
         if self._passes_through():
             return self._passed_through(batch)
-        setup = run.setup(self._label(), self.config, batch.data, len(batch))
+        setup = run.setup(self._label(), self.config, batch.data, batch.batch_size)
         valid = jnp.asarray(batch.valid_mask)
         with self._plan_keys(batch, setup) as keys:
             plan = run.plan(
@@ -307,7 +307,7 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
     def _plan_keys(self, batch: Batch, setup: run.Setup) -> Iterator[PlanKeys]:
         if batch.record_index is None:
             with self._call_key() as key:
-                yield run.call_keys(key, len(batch), setup)
+                yield run.call_keys(key, batch.batch_size, setup)
         else:
             yield run.record_plan_keys(self._base_key(), batch, setup)
 
@@ -318,9 +318,9 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
 
     def pass_through(self, batch: Batch) -> Batch:
         """The batch with labels in the form that mixing gives them, neither mixed nor smoothed."""
-        setup = run.setup(self._label(), self.config, batch.data, len(batch))
+        setup = run.setup(self._label(), self.config, batch.data, batch.batch_size)
         data = run.plain_labels(batch.data, jnp.asarray(batch.valid_mask), setup)
-        return self._with_info(batch.replace(data=data), info.unmixed(len(batch), setup), setup)
+        return self._with_info(batch.replace(data=data), info.unmixed(batch.batch_size, setup), setup)
 
     def replay(self, batch: Batch, mix_info: Mapping[str, Array]) -> Batch:
         """Mixes a batch just as an earlier call did; draws and counts nothing.
@@ -339,7 +339,7 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
           ValueError: if a shape does not fit.
         """
         require_batch(self, batch)
-        setup = run.setup(self._label(), self.config, batch.data, len(batch))
+        setup = run.setup(self._label(), self.config, batch.data, batch.batch_size)
         # Who calls with arrays of the host wants them on a device.
         with jax.transfer_guard("allow"):
             plan = info.plan_of(self._label(), mix_info, batch.valid_mask, setup)

@@ -44,12 +44,19 @@ def take_partners(
     """Each row's partner, taken inside the group so that sharded groups stay where they are."""
     batch = array.shape[0]
     flat = array.reshape(lines(array.shape))
-    if batch == group or batch % group:
+    if batch == group or not _divides(group, batch):
         taken = _take(flat, partner)
     else:
-        local = (partner % group).reshape(-1, group)
-        taken = jax.vmap(_take)(flat.reshape(-1, group, *flat.shape[1:]), local)
+        groups = batch // group
+        local = (partner % group).reshape(groups, group)
+        taken = jax.vmap(_take)(flat.reshape(groups, group, *flat.shape[1:]), local)
     return taken.reshape(array.shape)
+
+
+def _divides(group: int, batch: int) -> bool:
+    # The remainder is a symbol where the number of rows is one.
+    rest = batch % group
+    return isinstance(rest, int) and rest == 0
 
 
 def _take(rows: Array, numbers: Array) -> Array:

@@ -22,7 +22,7 @@ _told: weakref.WeakKeyDictionary[BatchMixOperator, set[int]] = weakref.WeakKeyDi
 
 def tell_lone_rows(operator: BatchMixOperator, batch: Batch) -> None:
     """Logs which rows are alone in their group, once for each batch size."""
-    group, rows = operator.config.mix_group_size, len(batch)
+    group, rows = operator.config.mix_group_size, batch.batch_size
     if group is None or not logger.isEnabledFor(logging.INFO):
         return
     told = _told.setdefault(operator, set())

@@ -25,7 +25,11 @@ def partners(word: UInt32[Array, " rows"], valid: Bool[Array, " rows"]) -> Int32
     rows = valid.shape[0]
     own = jnp.arange(rows, dtype=jnp.int32)
     shuffle = (word >> 1) | jnp.where(valid, jnp.uint32(0), PADDING)
-    if rows <= 1 << ROW_BITS:
+    if not isinstance(rows, int):
+        # A symbol, of which nothing is known: the same order, by a sort of two arrays.
+        words = shuffle >> ROW_BITS << ROW_BITS
+        sorted_words, order = jax.lax.sort((words, own), num_keys=2)
+    elif rows <= 1 << ROW_BITS:
         # One sort of one array: the row stands in the low bits of its random word.
         sorted_words = jnp.sort((shuffle >> ROW_BITS << ROW_BITS) | own.astype(jnp.uint32))
         order = (sorted_words & ((1 << ROW_BITS) - 1)).astype(jnp.int32)

@@ -109,9 +109,13 @@ def setup(owner: str, config: BatchMixOperatorConfig, data: Any, rows: int) -> S
 def call_keys(key: Key[Array, ""], rows: int, setup: Setup) -> PlanKeys:
     """What a batch without record numbers draws from: keys of the call and the group's number."""
     groups = -(-rows // setup.layout.group)
-    if groups == 1:
+    if isinstance(groups, int) and groups == 1:
         return PlanKeys(key[None])
-    return PlanKeys(fold_in(key, jnp.arange(groups, dtype=jnp.uint32)))
+    folded = fold_in(key, jnp.arange(groups, dtype=jnp.uint32))
+    if isinstance(groups, int):
+        return PlanKeys(folded)
+    # Only who calls what was exported knows whether there is one group.
+    return PlanKeys(jnp.where(jnp.asarray(groups) == 1, key, folded))
 
 
 def record_plan_keys(base: Key[Array, ""], batch: Batch, setup: Setup) -> PlanKeys:
@@ -133,8 +137,8 @@ def record_plan_keys(base: Key[Array, ""], batch: Batch, setup: Setup) -> PlanKe
 def in_groups(values: Array | np.ndarray, group: int) -> Array:
     """`(groups, group)`, the last group filled up with zeros."""
     rows = jnp.asarray(values)
-    missing = -rows.shape[0] % group
-    return jnp.pad(rows, (0, missing)).reshape(-1, group)
+    groups = -(-rows.shape[0] // group)
+    return jnp.pad(rows, (0, groups * group - rows.shape[0])).reshape(groups, group)
 
 
 @functools.partial(jax.jit, static_argnames="setup")
