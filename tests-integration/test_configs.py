@@ -32,6 +32,8 @@ GIVEN = {
         "patch_size": ((2, 4), (0.2, 0.5)),
         "stochastic": True,
         "drop_value": (0, 1, 2),
+        "auxiliary_fields": ["mask"],
+        "field_axes": {"mask": (-2, -1)},
     },
     "ResizeOperatorConfig": {"size": (8, 6)},
     "ResizedCropOperatorConfig": {"size": 8, "scale": (0.2, 1)},
@@ -58,7 +60,9 @@ CONFIGS = [
         mix_fields=("x",),
         paste_fields=("mask",),
         cutmix_minmax=(0.2, 0.8),
-        num_classes=3,
+        num_classes={"age": None, "label": 3},
+        ignore_index=255,
+        field_axes={"mask": (-2, -1), "x": ()},
     ),
     *(
         BatchMixOperatorConfig(mode="cutmix", sampler=sampler)

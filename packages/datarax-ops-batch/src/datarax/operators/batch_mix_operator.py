@@ -320,7 +320,8 @@ class BatchMixOperator(OperatorModule[BatchMixOperatorConfig]):
         """The batch with labels in the form that mixing gives them, neither mixed nor smoothed."""
         setup = run.setup(self._label(), self.config, batch.data, batch.batch_size)
         data = run.plain_labels(batch.data, jnp.asarray(batch.valid_mask), setup)
-        return self._with_info(batch.replace(data=data), info.unmixed(batch.batch_size, setup), setup)
+        plan = info.unmixed(batch.batch_size, setup)
+        return self._with_info(batch.replace(data=data), plan, setup)
 
     def replay(self, batch: Batch, mix_info: Mapping[str, Array]) -> Batch:
         """Mixes a batch just as an earlier call did; draws and counts nothing.
