@@ -10,15 +10,23 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 
+@jax.custom_jvp
 def settled(value: ArrayLike) -> Array:
     """The floating-point value as it is, which no compiler merges with what follows.
 
     A selection stands between two operations: it keeps a product from being contracted with a sum,
-    and constants from being moved together. `lax.reduce_precision` to the same precision does not:
-    LLVM sees nothing in it and contracts.
+    and constants from being moved together. Both sides of it are the value, which compilers do not
+    see. They see through `lax.reduce_precision` to the same precision, and through a selection by
+    `isnan` where a value was made of integers.
     """
     value = jnp.asarray(value)
-    return jnp.where(jnp.isnan(value), np.asarray(np.nan, value.dtype), value)
+    one = np.asarray(1, value.dtype)
+    return jnp.where(value > one, value, jnp.minimum(value, one))
+
+
+@settled.defjvp
+def _settled_jvp(primals: tuple[ArrayLike], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return settled(*primals), tangents[0]
 
 
 def product(a: ArrayLike, b: ArrayLike) -> Array:
