@@ -112,6 +112,7 @@ NOTEBOOKS = (
     "mixup_cutmix_tutorial",
     "mixing_experiment",
     "learned_mixing",
+    "learned_augmentation",
     "patch_dropout_vit",
     "evaluation_on_devices",
 )

@@ -1,11 +1,15 @@
-"""A brightness and a rotation that are learned by gradient descent.
+# %% [markdown]
+# # Learning a brightness and a rotation
+#
+# The numbers of an image operator become parameters with `learn`. Here two of them start at wrong
+# values, and gradient descent finds the numbers with which a set of images was darkened and
+# rotated, from the images alone. This takes some seconds on a CPU:
+#
+# ```
+# python examples/learned_augmentation.py
+# ```
 
-The numbers of an image operator become parameters with `learn`. Here two of them start wrong, and
-find the numbers with which a set of images was darkened and turned, from nothing but the images.
-
-Run: python examples/learned_augmentation.py
-"""
-
+# %%
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -21,9 +25,15 @@ from datarax.operators.modality.image import (
 FACTOR, DEGREES = 0.6, 12.0
 STEPS = 120
 
+# %% [markdown]
+# ## Images and operators
+#
+# A rotation of smooth images changes every pixel a little, so the error has a useful gradient.
 
+
+# %%
 def blobs(number=8, size=24):
-    """Smooth float images `(number, size, size, 1)`, whose turning changes every pixel a little."""
+    """Smooth float images `(number, size, size, 1)`."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     centres = rng.uniform(0.2, 0.8, (number, 3, 2))
@@ -38,6 +48,14 @@ def operators(factor, degrees, *learn):
     return BrightnessOperator(brightness), RotationOperator(rotation)
 
 
+# %% [markdown]
+# ## One step
+#
+# Operators are Flax NNX modules, so `nnx.value_and_grad` and an `nnx.Optimizer` take them as they
+# are.
+
+
+# %%
 @nnx.jit
 def step(brightness, rotation, optimizers, images, target):
     """One step of gradient descent on the squared error."""
@@ -54,6 +72,11 @@ def step(brightness, rotation, optimizers, images, target):
     return value
 
 
+# %% [markdown]
+# ## Both numbers
+
+
+# %%
 def main():
     """Learns both numbers and returns them."""
     images = blobs()
