@@ -314,3 +314,38 @@ def test_a_learnable_element_function_is_part_of_the_operator():
     np.testing.assert_array_equal(twin(b)["x"], 2 * b["x"])
     np.testing.assert_array_equal(op.copy()(b)["x"], 3 * b["x"])
     assert op.get_state()["fn"]["gain"] == 3
+
+
+class Returns(OperatorModule):
+    """Returns what it was made with."""
+
+    def __init__(self, data, state):
+        super().__init__(OperatorConfig())
+        self.made = {"data": data, "state": state}
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        return self.made["data"], self.made["state"], metadata
+
+
+class Forgets(OperatorModule):
+    """Returns nothing for a batch."""
+
+    def apply_batch(self, batch, stats=None):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("operator", "error", "message"),
+    [
+        (lambda: Returns({"x": None}, {}), TypeError, r"data\['x'\] a value, got None"),
+        (lambda: Returns(None, {}), TypeError, "Returns must return data, got None"),
+        (lambda: Returns({"valid_mask": 1}, {}), ValueError, r"not write data\['valid_mask'\]"),
+        (lambda: Returns({"x": 1}, {"valid_mask": 1}), ValueError, "not write state"),
+        (lambda: Forgets(OperatorConfig()), TypeError, "Forgets must return a Batch, got NoneType"),
+    ],
+    ids=["field", "data", "mask", "mask in state", "batch"],
+)
+def test_results_without_a_value_and_masks_are_refused(operator, error, message):
+    """What an operator forgets to return, or writes over the mask, is named."""
+    with pytest.raises(error, match=message):
+        operator()({"x": np.zeros(2, np.float32)})

@@ -12,6 +12,12 @@ from flax import nnx
 
 from datarax.core.element_batch import Batch
 from datarax.core.modality import FieldDomain, ModalityOperator, ModalityOperatorConfig
+from datarax.operators.modality.image import (
+    GeometricOperator,
+    GeometricOperatorConfig,
+    ImageOperator,
+    ImageOperatorConfig,
+)
 
 
 class Shift(ModalityOperator):
@@ -399,3 +405,28 @@ def test_untouched_fields_are_the_very_same_objects():
     """What the operator does not write comes back as it went in."""
     batch = Batch.from_arrays({"image": images(2, 4, 4), "label": np.int32([1, 2])})
     assert FlipRows(config())(batch)["label"] is batch["label"]
+
+
+class ForgetsImage(ImageOperator):
+    """Has no return at its end."""
+
+    def transform_image(self, image):
+        return None
+
+
+class ForgetsGeometry(GeometricOperator):
+    """Has no return at its end."""
+
+    def geometry(self, size):
+        return None
+
+
+def test_transformations_that_return_nothing_are_named():
+    """An image or a geometry that is forgotten is an error, where records are left out too."""
+    data = {"image": np.zeros((2, 4, 4), np.uint8)}
+    with pytest.raises(TypeError, match="transform_image of ForgetsImage must return an array"):
+        ForgetsImage(ImageOperatorConfig(prob=0.5), rngs=nnx.Rngs(0))(data)
+    with pytest.raises(TypeError, match="geometry of ForgetsGeometry must return a geometry"):
+        ForgetsGeometry(GeometricOperatorConfig())(data)
+    with pytest.raises(ValueError, match="info_key must not be 'valid_mask'"):
+        ImageOperatorConfig(info_key="valid_mask")

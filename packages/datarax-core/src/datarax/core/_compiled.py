@@ -215,7 +215,13 @@ def transformed(operator: OperatorModule[Any], batch: Batch) -> Batch:
     __tracebackhide__ = True
     if operator._passes_through():
         return operator._passed_through(batch)
-    return operator.apply_batch(batch)
+    out = operator.apply_batch(batch)
+    if not isinstance(out, Batch):
+        raise TypeError(
+            f"apply_batch of {operator._label()} must return a Batch, got {type(out).__name__}; "
+            "return batch.replace(...)"
+        )
+    return out
 
 
 def _on_mesh(operator: OperatorModule, mesh: Any, batch: Batch, key: Any) -> Batch:

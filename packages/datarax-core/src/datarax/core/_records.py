@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from datarax.core.element_batch import Batch
+from datarax.core.element_batch import RESERVED_FIELD, Batch
 
 if TYPE_CHECKING:
     from datarax.core.operator import OperatorModule
@@ -45,7 +46,30 @@ def apply_record(
             f"apply of {type(operator).__name__} must return (data, state, metadata), "
             f"got {type(result).__name__}"
         )
+    for name, before, after in (("data", data, result[0]), ("state", state, result[1])):
+        _require_fields(operator, name, before, after)
     return result[0], result[1]
+
+
+def _require_fields(
+    operator: OperatorModule[Any], name: str, before: PyTree, after: PyTree
+) -> None:
+    """Raises for a field without a value, and for one that would become the mask of the batch."""
+    if after is None and before is not None:
+        raise TypeError(f"{operator._label()} must return {name}, got None")
+    if not isinstance(after, Mapping):
+        return
+    for field, value in after.items():
+        if value is None and not (isinstance(before, Mapping) and before.get(field, 0) is None):
+            raise TypeError(
+                f"{operator._label()} must give {name}[{field!r}] a value, got None; is there a "
+                "return at the end of the function that makes it?"
+            )
+    if RESERVED_FIELD in after:
+        raise ValueError(
+            f"{operator._label()} must not write {name}[{RESERVED_FIELD!r}], because that is the "
+            "mask of a batch; choose another name"
+        )
 
 
 def checked_params(operator: OperatorModule[Any], params: PyTree, rows: int) -> PyTree:

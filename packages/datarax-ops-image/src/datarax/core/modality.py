@@ -159,12 +159,13 @@ class ModalityOperator(OperatorModule[ConfigT]):
             "lose; rename or remove it first, or choose another target_key"
         )
 
-    def _require_result(self, method: str, result: Any) -> None:
+    def _require_result(self, method: str, result: Any, wanted: str = "an array") -> Any:
         if result is None:
             raise TypeError(
-                f"{method} of {self._label()} must return an array, got None; is there a return "
+                f"{method} of {self._label()} must return {wanted}, got None; is there a return "
                 "at its end?"
             )
+        return result
 
     def _follow(
         self, data: PyTree, value: Array, random_params: PyTree, stats: dict[str, Any] | None

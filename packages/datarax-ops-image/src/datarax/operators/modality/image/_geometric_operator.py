@@ -60,7 +60,7 @@ class GeometricOperator(ImageOperator[ConfigT]):
         return geometry.image(image, **options)
 
     def transform_image(self, image: Array, *args: Any, **numbers: Any) -> Array:
-        for geometry in _sequence(self.geometry(_size(image), **numbers)):
+        for geometry in self._geometries(_size(image), numbers):
             image = self.move(image, geometry)
         return image
 
@@ -69,8 +69,14 @@ class GeometricOperator(ImageOperator[ConfigT]):
     ) -> PyTree:
         if not self.config.auxiliary_fields:
             return data
-        geometry = self.geometry(_size(value), **self.numbers(random_params))
-        return self._followed(data, _size(value), _sequence(geometry), random_params)
+        geometries = self._geometries(_size(value), self.numbers(random_params))
+        return self._followed(data, _size(value), geometries, random_params)
+
+    def _geometries(
+        self, size: tuple[int, int], numbers: dict[str, Any]
+    ) -> tuple[OneGeometry, ...]:
+        result = self._require_result("geometry", self.geometry(size, **numbers), "a geometry")
+        return result if isinstance(result, tuple) else (result,)
 
     def _followed(
         self,
@@ -118,7 +124,3 @@ class GeometricOperator(ImageOperator[ConfigT]):
 
 def _size(image: Array) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
-
-
-def _sequence(geometry: Geometries) -> tuple[OneGeometry, ...]:
-    return geometry if isinstance(geometry, tuple) else (geometry,)

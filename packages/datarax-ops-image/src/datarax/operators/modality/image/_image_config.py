@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from datarax.core._modality_config import ModalityOperatorConfig
 from datarax.core.config import require_names
+from datarax.core.element_batch import RESERVED_FIELD
 from datarax.operators.modality.image import _option_types as types
 from datarax.operators.modality.image._distributions import Distribution
 from datarax.operators.modality.image._number import rules_of
@@ -66,6 +67,11 @@ class ImageOperatorConfig(ModalityOperatorConfig):
             object.__setattr__(self, "stochastic", True)
         super().__post_init__()
         require_names(self, "info_key", optional=True)
+        if self.info_key == RESERVED_FIELD:
+            raise ValueError(
+                f"{self.label('info_key')} must not be {RESERVED_FIELD!r}, which is the mask of a "
+                "batch; choose another name"
+            )
         object.__setattr__(self, "learn", self._names("learn"))
         for name in self.learn:
             if not isinstance(getattr(self, name, None), float | int) or name not in rules_of(self):

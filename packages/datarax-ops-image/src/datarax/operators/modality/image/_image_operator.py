@@ -219,9 +219,11 @@ class ImageOperator(ModalityOperator[ConfigT]):
     ) -> Array:
         value = jnp.asarray(value)
         numbers = self.numbers(random_params)
-        return self.if_applied(
-            random_params, lambda image: self.transform_image(image, **numbers), value
-        )
+
+        def change(image: Array) -> Array:
+            return self._require_result("transform_image", self.transform_image(image, **numbers))
+
+        return self.if_applied(random_params, change, value)
 
     def numbers(self, random_params: PyTree) -> dict[str, Any]:
         """One record's numbers by name: fixed, learned and drawn ones."""
