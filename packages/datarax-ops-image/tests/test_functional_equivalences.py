@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from datarax.core.randomness import THREEFRY, random_words
 from datarax.operators.modality.image import functional
+from datarax.operators.modality.image._fills import random_values
 
 SIZE = (11, 13, 3)
 # By name, a function of an image and of a number from 0 to 1.
@@ -78,6 +80,16 @@ def test_constants_give_the_same_bytes_as_arguments():
         function = CALLS[name]
         known = jax.jit(lambda pixels, f=function: f(functional.to_float(pixels), number))(pixels)
         np.testing.assert_array_equal(bits(known), bits(function(image, number)), err_msg=name)
+
+
+def test_noise_of_floats_is_rounded_as_written():
+    """A product, then a sum: no compiler makes one rounding of the two."""
+    low, high, seed = np.float32(-1), np.float32(2.3), np.uint32([3, 4])
+    bounds, dtype = (float(low), float(high)), np.dtype(np.float32)
+    drawn = np.asarray(random_values(seed, shape=(1000,), dtype=dtype, bounds=bounds))
+    words = np.asarray(random_words(jax.random.wrap_key_data(seed, impl=THREEFRY), (1000,)))
+    unit = (words >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    np.testing.assert_array_equal(drawn, unit * (high - low) + low)
 
 
 def test_another_number_compiles_nothing():

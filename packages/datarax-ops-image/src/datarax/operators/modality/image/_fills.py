@@ -19,6 +19,7 @@ from datarax.operators.modality.image._geometry import channel_axis
 from datarax.operators.modality.image._given import Patches
 from datarax.operators.modality.image._sampling import below, unit
 from datarax.operators.modality.image.functional._backends import record_by_record
+from datarax.operators.modality.image.functional._exact import product
 
 
 def fill_of(
@@ -216,7 +217,7 @@ def random_values(
     first, last = (np.asarray(end).astype(wide) for end in _float_ends(bounds, dtype))
     with np.errstate(over="ignore"):
         scale = low.dtype.type(1 if np.isfinite(high - low) else 0.5)
-    values = unit(bits).astype(wide) * (high * scale - low * scale) + low * scale
+    values = product(unit(bits).astype(wide), high * scale - low * scale) + low * scale
     # Half of the values fits where their difference does not.
     values = values if scale == 1 else values / scale
     return jnp.clip(values, first, last).astype(dtype)
