@@ -20,6 +20,7 @@ def recipe():
     """Operators of records and of whole batches, as one."""
     patches = ops.PatchDropoutOperatorConfig(field_key="image", patch_size=(2, 3), stochastic=True)
     members = [
+        operators.RepeatOperator(operators.RepeatOperatorConfig(num_views=2)),
         ops.FlipOperator(ops.FlipOperatorConfig(), rngs=nnx.Rngs(0)),
         ops.PatchDropoutOperator(patches, rngs=nnx.Rngs(0)),
         mix(mode="both", granularity="record"),

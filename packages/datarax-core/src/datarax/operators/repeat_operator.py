@@ -103,12 +103,14 @@ class RepeatOperator(OperatorModule[RepeatOperatorConfig]):
         """
         require_batch(self, batch)
         self.count_operations(batch.valid_mask)
-        rows, views = len(batch), self.config.num_views
+        rows, views = batch.batch_size, self.config.num_views
 
         def repeated(tree: PyTree) -> PyTree:
             return jax.tree.map(lambda leaf: repeat_rows(leaf, views), tree)
 
-        view = np.tile(np.arange(views, dtype=np.uint32), rows)
+        # On the host, where the number of rows is not a symbol.
+        tile = np.tile if isinstance(rows, int) else jnp.tile
+        view = tile(np.arange(views, dtype=np.uint32), rows)
         if batch.view is not None:
             view = repeated(batch.view) * np.uint32(views) + view
         metadata = batch.metadata

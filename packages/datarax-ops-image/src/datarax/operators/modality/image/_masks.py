@@ -11,6 +11,7 @@ from jaxtyping import Array
 from datarax.core.modality import logger
 from datarax.operators.modality.image._fills import exact_constant
 from datarax.operators.modality.image._option_types import Axes, FieldAxes
+from datarax.operators.modality.image._placed import Placed
 from datarax.operators.modality.image.functional import Geometry
 
 
@@ -60,7 +61,7 @@ def _tell_of_choice(key: str, shape: tuple[int, ...], taken: Axes, other: Axes) 
     )
 
 
-def moved(mask: Array, where: Axes, geometries: Sequence[Geometry], fill: float) -> Array:
+def moved(mask: Array, where: Axes, geometries: Sequence[Geometry | Placed], fill: float) -> Array:
     """A mask after geometries, one after another: the nearest pixels, the fill where are none.
 
     Args:
