@@ -49,7 +49,7 @@ class ModalityOperatorConfig(OperatorConfig):
       box_fields: which auxiliary fields are boxes `(boxes, 4)`. A box without a positive area is
         padding and stays as it is.
       box_format: "xyxy", "yxyx" (corners) or "xywh" (corner, width and height) in pixels; with
-        "rel_" before it, as in "rel_yxyx", in fractions of the image, floats from 0 to 1.
+        `rel_` before it, as in "rel_yxyx", in fractions of the image, floats from 0 to 1.
       keypoint_fields: which auxiliary fields are points `(points, 2)`, or `(points, 3)` with a
         visibility flag. A point with a negative coordinate or flag 0 is padding and stays.
       keypoint_format: "xy" or "yx" in pixels, "rel_xy" or "rel_yx" in fractions of the image.
