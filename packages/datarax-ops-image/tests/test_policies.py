@@ -431,3 +431,14 @@ def test_gradients_of_one_image_are_those_of_differences():
     np.testing.assert_allclose(alone, batched[2], rtol=1e-6)
     difference = total(pictures + away) - total(pictures)
     np.testing.assert_allclose(np.sum(batched * away), difference, rtol=1e-4)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("policy", POLICIES)
+def test_explicit_keys_draw_the_same_inside_of_jit(policy):
+    """`op(batch, key=key)` is the same under a `jax.jit` of the user's, and no stream advances."""
+    operator, batch, key = made(policy), {"image": images(3, (6, 5, 3))}, jax.random.key(5)
+    inside = jax.jit(lambda batch, key: operator(batch, key=key))(batch, key)
+    again = operator(batch, key=key)
+    np.testing.assert_array_equal(inside["image"], again["image"])
+    assert (inside["image"] != operator(batch, key=jax.random.key(6))["image"]).any()
