@@ -1,13 +1,15 @@
 """A folder of JPEG files through random crops, RandAugment and MixUp, with training beside it.
 
 Each contender trains one epoch of a small network in its own library and tells which share of the
-time it waited for batches, and how long it waited for the first one. RandAugment is left out by all
-where datarax has none installed.
+time it waited for batches, and how long it waited for the first one, when all is compiled. A
+second case takes 10^5 small batches and tells by how much the memory of the process has grown.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,11 +17,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from harness import Call, Case, Figures, file_of
+from harness import Call, Case, Figures, file_of, main
 
 FILES, CLASSES, BATCH, SIDE = 256, 8, 64, 96
 SIZE = (160, 120)
 ALPHA = 0.4
+BATCHES = 100_000
 
 
 @functools.cache
@@ -59,27 +62,17 @@ def cropped(record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     return {**record, "image": np.ascontiguousarray(crop(record["image"], rng))}
 
 
-def augmentation() -> Any:
-    """Our RandAugment, or None where there is none."""
-    try:
-        from flax import nnx
-
-        from datarax.operators.modality import image
-    except ImportError:
-        return None
-    if not hasattr(image, "RandAugmentOperator"):
-        return None
-    return image.RandAugmentOperator(image.RandAugmentOperatorConfig(), rngs=nnx.Rngs(0))
-
-
 def stages() -> list[Any]:
     from flax import nnx
 
     from datarax.operators.batch_mix_operator import BatchMixOperator, BatchMixOperatorConfig
+    from datarax.operators.modality.image import RandAugmentOperator, RandAugmentOperatorConfig
 
     config = BatchMixOperatorConfig(mode="mixup", alpha=ALPHA, num_classes=CLASSES)
-    policy = augmentation()
-    return [*([policy] if policy else []), BatchMixOperator(config, rngs=nnx.Rngs(0))]
+    return [
+        RandAugmentOperator(RandAugmentOperatorConfig(), rngs=nnx.Rngs(0)),
+        BatchMixOperator(config, rngs=nnx.Rngs(0)),
+    ]
 
 
 def jax_step() -> Callable[[Any, Any], None]:
@@ -208,12 +201,10 @@ def grains(workers: int, threads: int) -> Call:
 class TorchFiles:
     """The data set of a torch DataLoader."""
 
-    def __init__(self, with_policy: bool) -> None:
+    def __init__(self) -> None:
         self.places = files()
-        self.policy = None
-        if with_policy:
-            policies = file_of("timm", "data", "auto_augment.py")
-            self.policy = policies.rand_augment_transform("rand-m9-n2", {})
+        policies = file_of("timm", "data", "auto_augment.py")
+        self.policy = policies.rand_augment_transform("rand-m9-n2-inc1", {})
 
     def __len__(self) -> int:
         return len(self.places)
@@ -224,8 +215,7 @@ class TorchFiles:
 
         record = load(self.places[index])
         image = crop(record["image"], np.random.default_rng())
-        if self.policy is not None:
-            image = np.asarray(self.policy(Image.fromarray(np.ascontiguousarray(image))))
+        image = self.policy(Image.fromarray(np.ascontiguousarray(image)))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return pixels, int(record["label"])
 
@@ -236,7 +226,7 @@ def torchs(workers: int) -> Call:
     module = file_of("timm", "data", "mixup.py")
     mix = module.Mixup(mixup_alpha=ALPHA, cutmix_alpha=0.0, num_classes=CLASSES, label_smoothing=0)
     loader = torch.utils.data.DataLoader(
-        TorchFiles(augmentation() is not None),
+        TorchFiles(),
         batch_size=BATCH,
         shuffle=True,
         drop_last=True,
@@ -245,6 +235,41 @@ def torchs(workers: int) -> Call:
     )
     step = torch_step()
     return lambda: trained((mix(image.float(), label) for image, label in loader), step)
+
+
+class Numbers:
+    """A small record for each number, without end."""
+
+    def __len__(self) -> int:
+        return 2**31
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"x": np.full(8, index, np.float32)}
+
+
+def resident() -> float:
+    """MiB of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def many_batches(**options: Any) -> Call:
+    from datarax.pipeline import Pipeline
+
+    if not Path("/proc/self/statm").exists():
+        raise ImportError("this system does not tell the memory of a process")
+    iterator = iter(Pipeline(source=Numbers(), batch_size=2, shuffle=True, seed=0, **options))
+
+    def taken() -> Figures:
+        # What is made once and kept, such as pools of memory, is there after the first ones.
+        for batch in itertools.islice(iterator, BATCHES // 10):
+            batch["x"].block_until_ready()
+        before = resident()
+        for batch in itertools.islice(iterator, BATCHES):
+            batch["x"].block_until_ready()
+        return Figures(grown_mib=resident() - before)
+
+    return taken
 
 
 CASES = [
@@ -262,5 +287,18 @@ CASES = [
         reference="datarax, 2 threads",
         calls=8,
         warm_up=1,
-    )
+    ),
+    Case(
+        f"memory over {BATCHES:,} batches of 2",
+        {
+            "datarax, no thread": lambda: many_batches(prefetch=0),
+            "datarax, 2 threads": lambda: many_batches(num_threads=2),
+        },
+        reference="datarax, no thread",
+        calls=1,
+        warm_up=0,
+    ),
 ]
+
+if __name__ == "__main__":
+    main(CASES)

@@ -127,8 +127,10 @@ def test_killed_runs_go_on_with_the_same_stream(tmp_path):
                     f"wave {number}, {hosts} hosts: {len(part)} legs in {seconds:.0f} s", flush=True
                 )
                 for schedule, (rows, state) in zip(part, done, strict=True):
-                    streams[schedule] = streams.get(schedule, []) + rows
+                    before = streams.get(schedule, [])
+                    streams[schedule] = before + rows
                     states[schedule] = state
+                    assert streams[schedule] == expected[: len(before + rows)], (seed, schedule)
     for schedule in range(SCHEDULES):
         last = random_leg(draw, 1, states[schedule]) | {"batches": 10**6}
         rows, _ = resume_host.leg(last, jax.devices()[: last["devices"]])
