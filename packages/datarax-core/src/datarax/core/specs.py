@@ -19,6 +19,8 @@ _READY = frozenset(
     for dtype in (bool, "i1", "i2", "i4", "u1", "u2", "u4", "f2", "f4", "c8", jnp.bfloat16)
 )
 
+_WIDE = frozenset(map(np.dtype, ("i8", "u8")))
+
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -37,15 +39,11 @@ def as_leaf(name: str, value: Any) -> Leaf:
       ValueError: if values are masked, or if a number does not fit the type to which JAX narrows
         64-bit ones: an integer out of its range, a finite number that would become infinite.
     """
-    kind = type(value)
-    if kind is np.ndarray:
-        if value.dtype in _READY:
-            return value
-        array = value
-    else:
-        array = value if isinstance(value, jax.Array) else _read(name, without_mask(name, value))
-        if isinstance(array, jax.Array):
-            return array
+    if isinstance(value, jax.Array):
+        return value
+    array = value if type(value) is np.ndarray else _read(name, without_mask(name, value))
+    if isinstance(array, jax.Array) or array.dtype in _READY or _has_31_bits(array):
+        return array
     if not _holds_numbers(array.dtype):
         raise TypeError(
             f"{name} must be an array of numbers, got {type(value).__name__} of dtype "
@@ -54,8 +52,7 @@ def as_leaf(name: str, value: Any) -> Leaf:
     if not array.dtype.isnative:
         # JAX would take the bytes as they are once it knows the shape.
         array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype not in _READY:
-        _require_fit(name, array)
+    _require_fit(name, array)
     return array
 
 
@@ -90,7 +87,7 @@ def rows_of_arrays(fields: dict[str, Any], *, seen: bool = False) -> int | None:
     for value in fields.values():
         kind = type(value)
         if kind is np.ndarray:
-            if not seen and value.dtype not in _READY:
+            if not seen and value.dtype not in _READY and not _has_31_bits(value):
                 return None
         elif not _is_device_array(kind):
             return None
@@ -200,9 +197,6 @@ def _require_fit(name: str, array: np.ndarray) -> None:
     if narrow == array.dtype or array.size == 0:
         return
     if array.dtype.kind in "iu":
-        # The bits of all values together: one pass where, as in labels, none is negative.
-        if 0 <= int(np.bitwise_or.reduce(array, None)) < 2**31:
-            return
         limits = np.iinfo(narrow)
         low, high = np.minimum.reduce(array, None), np.maximum.reduce(array, None)
         if low < limits.min or high > limits.max:
@@ -218,6 +212,11 @@ def _require_fit(name: str, array: np.ndarray) -> None:
             f"{name} has finite values beyond {narrow}, to which JAX narrows it; scale it or set "
             "jax_enable_x64"
         )
+
+
+def _has_31_bits(array: np.ndarray) -> bool:
+    """Whether these are integers of 64 bits from 0 to 2**31 - 1, as labels are, in one pass."""
+    return array.dtype in _WIDE and 0 <= int(np.bitwise_or.reduce(array, None)) < 2**31
 
 
 def _stays_finite(array: np.ndarray) -> bool:

@@ -188,6 +188,7 @@ def _kill(members: SharedMemory) -> None:
 
 def _noted(members: SharedMemory) -> np.ndarray:
     """Whether they were ended, and the numbers of the processes; 0 of those to come."""
+    assert members.buf is not None
     return np.frombuffer(members.buf, np.int64, members.size // _MEMBER)
 
 

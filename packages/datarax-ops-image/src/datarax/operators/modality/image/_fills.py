@@ -56,6 +56,7 @@ def fill_of(
     if config.fill == "color":
         shape = tuple(side if axis == channels else 1 for axis, side in enumerate(shape))
     bounds = random_bounds(config.fill_range, config.clip_range, image.dtype)
+    assert patches.seed is not None
     values = partial(random_values, shape=shape, dtype=image.dtype, bounds=bounds)
     if config.fill == "color" or patches.count is None:
         return values(patches.seed)
@@ -193,7 +194,7 @@ def _float_ends(bounds: tuple[float, float], dtype: Any) -> tuple[np.ndarray, np
 
 @partial(jax.jit, static_argnames=("shape", "dtype", "bounds"))
 def random_values(
-    seed: UInt32[Array, "2"] | None,
+    seed: UInt32[Array, "2"],
     *,
     shape: tuple[int, ...],
     dtype: Any,
@@ -207,7 +208,6 @@ def random_values(
       dtype: of the result.
       bounds: smallest and largest value, from `random_bounds`.
     """
-    assert seed is not None
     key = jax.random.wrap_key_data(seed, impl=THREEFRY)
     bits = random_words(key, shape)
     if jnp.issubdtype(dtype, jnp.integer):
