@@ -127,6 +127,12 @@ class Composition(OperatorModule[CompositionConfigT]):
         add_to_counts(self, marks, batch.valid_mask)
         return batch.replace(data=data, states=states)
 
+    def pass_through(self, batch: Batch) -> Batch:
+        """The batch as the members pass it through, each in turn."""
+        for member in self.operators:
+            batch = member.pass_through(batch)
+        return batch
+
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> PyTree:
         """Makes keys for a batch from one key.
 
@@ -269,10 +275,15 @@ def member_params(member: OperatorModule[Any], data: PyTree, key: Any) -> PyTree
 
 
 def passed_record(member: OperatorModule[Any], data: PyTree, state: PyTree) -> Record:
-    """One record as the member passes it through in evaluation mode."""
-    data, state = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (data, state))
-    batch = member.pass_through(Batch(data, state, jnp.ones(1, bool)))
-    return jax.tree.map(lambda leaf: leaf[0], (batch.data, batch.states))
+    """One record as the member passes it through in evaluation mode, whether it is or not."""
+    leaves, structure = jax.tree.flatten((data, state))
+    rows = [jnp.asarray(leaf)[None] for leaf in leaves]
+    batch = member.pass_through(Batch(*structure.unflatten(rows), jnp.ones(1, bool)))
+    # What stays as it is is seen to do so.
+    same = dict(zip(map(id, rows), leaves, strict=True))
+    return jax.tree.map(
+        lambda leaf: same[id(leaf)] if id(leaf) in same else leaf[0], (batch.data, batch.states)
+    )
 
 
 def marks_of(operator: OperatorModule[Any], applied: Any) -> Array:

@@ -71,9 +71,9 @@ class CompositeOperatorModule(Composition[CompositeOperatorConfig]):
     """Applies operators one after the other, as one compiled call.
 
     In the given order, the result is that of calling them one by one, operators of whole batches
-    among them. In evaluation mode those that are stochastic pass records through, and a random
-    order passes them through as a whole. The composition counts a record as applied if it hands it
-    to a member that does not pass all records through; the members count for themselves.
+    among them. In evaluation mode those that are stochastic pass records through, and in a random
+    order all do. The composition counts a record as applied if it hands it to a member that does
+    not pass all records through; the members count for themselves.
 
     Args:
       config: the order.

@@ -128,6 +128,13 @@ class MultiModalOperator(Composition[MultiModalOperatorConfig]):
             marks.append(more)
         return data, state, jnp.concatenate(marks)
 
+    def pass_through(self, batch: Batch) -> Batch:
+        for path, member in zip(self.fields, self.operators, strict=True):
+            out = member.pass_through(batch.replace(data=alone(batch.data, path)))
+            data = merged(self._label(), batch.data, path, out.data)
+            batch = batch.replace(data=data, states=out.states)
+        return batch
+
     def _passes_through(self) -> bool:
         # Operators that are not stochastic do their work in evaluation mode too.
         return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, PyTree
@@ -14,7 +16,7 @@ from datarax.core.config import OperatorConfig
 from datarax.core.operator import OperatorModule
 from datarax.core.schedule import Probability
 from datarax.operators._branches import choose, require_alike
-from datarax.operators._composition import Composition, family, run_member
+from datarax.operators._composition import Composition, family, passed_record, run_member
 from datarax.operators._members import checked_member
 
 UNCHANGED = "a record left as it is"
@@ -53,7 +55,8 @@ class ProbabilisticOperatorConfig(OperatorConfig):
 class ProbabilisticOperator(Composition[ProbabilisticOperatorConfig]):
     """Sends each record through an operator with a given probability.
 
-    Each record is decided for itself, and the operator runs for those alone that go through it. The
+    Each record is decided for itself, and the operator runs for those alone that go through it; the
+    others are as in its evaluation mode, with the fields that it writes beside the image. The
     probability is a Variable: `op.probability.set_value(0.3)`, or `op.probability = 0.3`, compiles
     nothing again. Records that do not go through count as skipped. In evaluation mode all pass
     through.
@@ -105,7 +108,8 @@ class ProbabilisticOperator(Composition[ProbabilisticOperatorConfig]):
         nobody = jnp.zeros((len(family(member)), 2), jnp.uint32)
 
         def skip(record: Any, draws: Any) -> Any:
-            return record, nobody
+            data, state = passed_record(member, record["data"], record["state"])
+            return {"data": data, "state": state}, nobody
 
         def apply(record: Any, draws: Any) -> Any:
             (keys,) = draws["operators"]
@@ -121,12 +125,13 @@ class ProbabilisticOperator(Composition[ProbabilisticOperatorConfig]):
         return record["data"], record["state"], jnp.concatenate([own[None], marks])
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
-        """The spec of a record, which is what came in.
+        """The spec of a record, whether it goes through the operator or not.
 
         Raises:
-          ValueError: if the operator makes another one.
+          ValueError: if it depends on that.
         """
         (member,) = self.operators
+        left, _ = jax.eval_shape(partial(passed_record, member), input_spec, {})
         names = [UNCHANGED, f"operator {member._label()}"]
-        require_alike(self._label(), names, [input_spec, member.output_spec(input_spec)])
-        return input_spec
+        require_alike(self._label(), names, [left, member.output_spec(input_spec)])
+        return left

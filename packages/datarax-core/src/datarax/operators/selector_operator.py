@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 
 from datarax.core import randomness
 from datarax.core.config import OperatorConfig, require_bools
+from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 from datarax.operators._choice import drawn_numbers, run_chosen, spec_through, whole_weights
 from datarax.operators._composition import Composition
@@ -132,6 +133,12 @@ class SelectorOperator(Composition[SelectorOperatorConfig]):
         words = randomness.random_words(draws["own"], (self.config.k,))
         numbers = drawn_numbers(words, self.weights, self.config.replace)
         return run_chosen(self, numbers, data, state, draws, replace=self.config.replace)
+
+    def pass_through(self, batch: Batch) -> Batch:
+        # Of operators that make records alike, any one gives the fields of training.
+        for _ in range(self.config.k):
+            batch = self.operators[0].pass_through(batch)
+        return batch
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         """The spec of a record, whichever operators are chosen.
