@@ -265,7 +265,9 @@ def integration(session: nox.Session) -> None:
     """All packages together on the CPU, on each interpreter that is present."""
     if session.python == "3.11":
         install(session, list(PROJECTS), "test", *group("integration"))
-        run_tests(session, *INTEGRATION, *AS_USERS_COMPILE, **COMPILED_BEFORE)
+        run_tests(session, *INTEGRATION, **UNIT_COMPILES, **COMPILED_BEFORE)
+        if not session.posargs:
+            run_tests(session, *AS_USERS_COMPILE, **COMPILED_BEFORE)
         return
     install(session, list(PROJECTS), "test", *group("unit"))
     # From 3.12 on, all interpreters resolve the same versions of what we depend on.

@@ -145,6 +145,7 @@ def cifar10_directory(folder):
     return folder
 
 
+@pytest.mark.thorough
 def test_prepared_cifar10_takes_the_place_of_the_photographs(tmp_path):
     """With `--tfds-dir`, a tenth of the directory's records is read, and all figures are drawn."""
     require_demo()
