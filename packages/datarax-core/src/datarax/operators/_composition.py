@@ -278,7 +278,8 @@ def passed_record(member: OperatorModule[Any], data: PyTree, state: PyTree) -> R
     """One record as the member passes it through in evaluation mode, whether it is or not."""
     leaves, structure = jax.tree.flatten((data, state))
     rows = [jnp.asarray(leaf)[None] for leaf in leaves]
-    batch = member.pass_through(Batch(*structure.unflatten(rows), jnp.ones(1, bool)))
+    data, state = structure.unflatten(rows)
+    batch = member.pass_through(Batch(data, state, jnp.ones(1, bool)))
     # What stays as it is is seen to do so.
     same = dict(zip(map(id, rows), leaves, strict=True))
     return jax.tree.map(
