@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -20,6 +20,8 @@ from datarax.core.state import Statistics, variables
 
 # How deep a text follows what functions close over.
 _DEEPEST = 8
+# More than so many stages or transforms have one text each, up to a number, and then one together.
+_DETAILED, _NAMED, _LONGEST = 12, 24, 24
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -55,9 +57,35 @@ def of_function(function: Any) -> dict[str, str]:
     return {"kind": kind, "code": f"{_PYTHON}:{digest(_text(function, code=True))}"}
 
 
-def same_code(saved: str, present: str) -> bool:
-    """Whether two entries `code` are equal, as far as this Python can tell."""
-    return saved == present or saved.partition(":")[0] != _PYTHON
+def listed(entries: Sequence[dict[str, str]], like: Any = None) -> dict[str, Any]:
+    """Entries of operators or functions by number, in at most 1.5 kB however many there are.
+
+    Args:
+      entries: what `of_operator` or `of_function` gave.
+      like: a saved list, perhaps of others, whose form to take; None: the form for so many entries.
+    """
+    detailed = len(entries) <= _DETAILED
+    if isinstance(like, Mapping):
+        detailed = not any(isinstance(entry, str) for entry in like.values())
+    if detailed:
+        return {str(number): dict(entry) for number, entry in enumerate(entries)}
+    first, rest = entries[:_NAMED], entries[_NAMED:]
+    texts = {str(n): _text_of([e], e["kind"][:_LONGEST]) for n, e in enumerate(first)}
+    return texts | ({f"{_NAMED} and later": _text_of(rest, f"{len(rest)} more")} if rest else {})
+
+
+def _text_of(entries: Sequence[dict[str, str]], name: str) -> str:
+    """A name, a hash of the entries without their code, and one of their code."""
+    code = digest(" ".join(entry["code"] for entry in entries))
+    what = digest(repr([[entry[n] for n in sorted(entry) if n != "code"] for entry in entries]))
+    return f"{name} {what[:8]} {_PYTHON}:{code[:8]}"
+
+
+def alike(saved: str, present: str) -> bool:
+    """Whether two texts are equal, as far as this Python can tell: code of another one may be."""
+    what, _, code = saved.rpartition(" ")
+    of_another = ":" in code and code.partition(":")[0] != _PYTHON
+    return saved == present or (of_another and what == present.rpartition(" ")[0])
 
 
 def _spec(variable: nnx.Variable[Any]) -> str:

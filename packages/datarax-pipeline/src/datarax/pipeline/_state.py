@@ -137,13 +137,14 @@ class Description:
             "transform_key": None if work is None else work.key,
         }
         self._values = Values(stages)
+        transforms = work.transforms if work else ()
+        self._lists = {
+            "stages": [_fingerprint.of_operator(stage) for stage in stages],
+            "transforms": [_fingerprint.of_function(each.function) for each in transforms],
+        }
         self._same = {
             "source": source.fingerprint(),
-            "stages": {str(n): _fingerprint.of_operator(stage) for n, stage in enumerate(stages)},
-            "transforms": {
-                str(transform.number): _fingerprint.of_function(transform.function)
-                for transform in (work.transforms if work else ())
-            },
+            **{name: _fingerprint.listed(entries) for name, entries in self._lists.items()},
             "batcher": batcher,
         }
 
@@ -180,7 +181,10 @@ class Description:
                 f"state {found}, but this version of datarax-pipeline reads layout {LAYOUT}; go on "
                 "with the version that saved it, or start an epoch anew"
             )
-        expected = self.read(**dict.fromkeys(numbers, 0))
+        expected = self.read(**dict.fromkeys(numbers, 0)) | {
+            name: _fingerprint.listed(entries, state.get(name))
+            for name, entries in self._lists.items()
+        }
         differences = list(_differences(expected, state, numbers))
         restore, words = None, {}
         if not differences:
@@ -190,10 +194,10 @@ class Description:
             except ValueError as error:
                 differences = [str(error)]
         if restore is None or differences:
-            listed = "\n  ".join(differences)
+            lines = "\n  ".join(differences)
             raise ValueError(
                 f"state does not fit the {owner}; build it with the source and the stages that it "
-                f"was saved with. Differences:\n  {listed}"
+                f"was saved with. Differences:\n  {lines}"
             )
 
         def write() -> None:
@@ -227,7 +231,7 @@ def _differences(
 ) -> Any:
     """A line for each entry that is missing, not expected, of the wrong kind or another one."""
     present, saved = dict(_flat(expected)), dict(_flat(state))
-    for path in sorted(present.keys() | saved.keys()):
+    for path in dict.fromkeys([*present, *saved]):
         if path not in saved:
             what = "a value" if path in numbers else repr(present[path])
             yield f"{path}: expected {what}, got nothing"
@@ -238,8 +242,9 @@ def _differences(
         elif "/" in path or path == "batcher":
             came, here = str(saved[path]), str(present[path])
             # An entry is empty where a source cannot tell.
-            unlike = came and here and came != here
-            if unlike and not (path.endswith("/code") and _fingerprint.same_code(came, here)):
+            of_code = path.startswith(("stages/", "transforms/"))
+            same = _fingerprint.alike(came, here) if of_code else came == here
+            if came and here and not same:
                 yield f"{path}: expected {here!r}, got {came!r}"
 
 
