@@ -110,6 +110,8 @@ NO_SOURCE_TREE = {"PYTHONPATH": None}
 # The examples that are pages of the manual too, with what they showed.
 NOTEBOOKS = (
     "mixup_cutmix_tutorial",
+    "image_recipe",
+    "resume_training",
     "mixing_experiment",
     "learned_mixing",
     "learned_augmentation",

@@ -1,15 +1,19 @@
-"""DeiT's augmentation on photographs: as stages of a pipeline, and in a loop of one's own.
+# %% [markdown]
+# # DeiT's augmentation on photographs
+#
+# The recipe runs as stages of a pipeline, and in a loop of one's own. Both run it whole on the
+# device: a random resized crop and a flip, RandAugment, normalising, random erasing, then MixUp or
+# CutMix. A figure shows the photographs and what a network would see of them.
+#
+# ```
+# python examples/image_recipe.py --output-dir recipe-output
+# ```
+#
+# Most of its time, less than half a minute on two CPU cores, goes into compiling.
 
-Both run the whole recipe on device, as one compiled call: a random resized crop and a flip,
-RandAugment, normalising, random erasing, then MixUp or CutMix. A figure shows the photographs and
-what a network would see of them: in two epochs of the pipeline and in two steps of the loop.
-
-Run: python examples/image_recipe.py --output-dir recipe-output
-
-Most of its time, less than half a minute on two CPU cores, goes into compiling.
-"""
-
+# %%
 import argparse
+import sys
 from pathlib import Path
 
 import jax
@@ -30,7 +34,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY = tuple(round(255 * mean) for mean in MEAN)
 CLASSES = ("astronaut", "cat", "cup", "rocket", "motorcycle")
 
+# %% [markdown]
+# ## Photographs
 
+
+# %%
 def photographs(height, width):
     """Five photographs as bytes, `(5, height, width, 3)`, and the number of each as its label."""
     originals = (
@@ -47,6 +55,14 @@ def photographs(height, width):
     }
 
 
+# %% [markdown]
+# ## The recipe
+#
+# An operator for each line of the recipe. Those that change one image are composed to one operator.
+# Mixing comes last, because it takes the other image of a pair from the batch.
+
+
+# %%
 def augmentation(size, rngs):
     """What happens to each image: timm's `rand-m9-mstd0.5-inc1` with random erasing."""
     crop = ops.ResizedCropOperatorConfig(size=size, method="bicubic", flip=0.5)
@@ -79,6 +95,11 @@ def mixing(rngs):
     return BatchMixOperator(config, rngs=rngs)
 
 
+# %% [markdown]
+# ## As stages of a pipeline
+
+
+# %%
 def by_pipeline(records, size, epochs):
     """A batch of each epoch, its rows in the order of the photographs.
 
@@ -96,6 +117,11 @@ def by_pipeline(records, size, epochs):
     return seen
 
 
+# %% [markdown]
+# ## In a loop of one's own
+
+
+# %%
 def by_own_loop(records, size, steps):
     """The losses of a linear classifier, and what it saw in each step, from plain dicts.
 
@@ -126,6 +152,14 @@ def by_own_loop(records, size, steps):
     return [float(loss) for loss, _ in results], [jax.device_get(seen) for _, seen in results]
 
 
+# %% [markdown]
+# ## What the network sees
+#
+# The normalised images, made visible again. Above each stands what its label consists of, without
+# the smoothing.
+
+
+# %%
 def as_bytes(images):
     """Normalised images as they can be shown."""
     return np.rint(255 * np.clip(images * np.float32(STD) + np.float32(MEAN), 0, 1)).astype(
@@ -140,7 +174,7 @@ def title_of(weights):
 
 
 def draw(records, rows, path):
-    """Writes a figure: the photographs, and below them what each row of batches shows."""
+    """Writes a figure: the photographs, and below them a line for each of the batches."""
     columns = len(CLASSES)
     figure, axes = plt.subplots(
         1 + len(rows), columns, figsize=(2.4 * columns, 2.7 * (1 + len(rows)))
@@ -157,16 +191,22 @@ def draw(records, rows, path):
         axis.set_axis_off()
     figure.tight_layout()
     figure.savefig(path, dpi=80, facecolor="white")
-    plt.close(figure)
+    if "ipykernel" not in sys.modules:  # a notebook shows it
+        plt.close(figure)
 
 
+# %% [markdown]
+# ## Both ways
+
+
+# %%
 def main():
     """Runs both ways, writes the figure, and returns what the network saw, by its row."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="DeiT's augmentation on photographs.")
     parser.add_argument("--output-dir", type=Path, default=Path("recipe-output"))
     parser.add_argument("--size", type=int, default=224, help="of what the network sees, in pixels")
     parser.add_argument("--height", type=int, default=300, help="of the photographs, in pixels")
-    options = parser.parse_args()
+    options = parser.parse_args([] if "ipykernel" in sys.modules else None)
     records = photographs(options.height, options.height * 4 // 3)
     epochs = by_pipeline(records, options.size, epochs=2)
     losses, steps = by_own_loop(records, options.size, steps=2)

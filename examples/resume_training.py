@@ -1,12 +1,18 @@
-"""A training that is killed in the middle of an epoch, and goes on as if nothing had happened.
+# %% [markdown]
+# # A training that is killed, and goes on
+#
+# A process of its own trains a small network on augmented digits, saves everything at every fifth
+# step, and is killed in the middle of an epoch, with no chance to tidy up. Then this process takes
+# the last checkpoint and goes on: every loss and every weight is, to the bit, that of a training
+# which nobody stopped.
+#
+# ```
+# python examples/resume_training.py
+# ```
+#
+# takes about a minute on two CPU cores.
 
-A process of its own trains a small network on augmented digits, saves everything at every fifth
-step, and is killed with no chance to tidy up. Then this process takes the last checkpoint and goes
-on: every loss and every weight is, to the bit, that of a training which nobody stopped.
-
-Run: python examples/resume_training.py
-"""
-
+# %%
 import argparse
 import os
 import signal
@@ -30,7 +36,14 @@ from datarax.sources import MemorySource, MemorySourceConfig
 
 RECORDS, BATCH_SIZE, EPOCHS, SAVE_EVERY = 250, 32, 4, 5
 
+# %% [markdown]
+# ## What has a state
+#
+# A network with a dropout, and batches that are shuffled, cropped, made brighter or darker, and
+# mixed. Both draw random numbers, and both know where they are in their sequence of draws.
 
+
+# %%
 class Network(nnx.Module):
     """Two layers, with a dropout that has random numbers of its own."""
 
@@ -63,6 +76,14 @@ def batches_of_all_epochs():
     return iter(Pipeline(source=source, stages=stages, batch_size=BATCH_SIZE, epochs=EPOCHS))
 
 
+# %% [markdown]
+# ## The training
+#
+# `train` makes its parts anew in every process. Where it finds a checkpoint, it puts the saved
+# values into these parts: weights, moments of Adam, the dropout's stream, the place in the epoch.
+
+
+# %%
 @nnx.jit
 def train_step(model, optimizer, batch):
     """The loss of a batch, after which model and optimizer are a step further."""
@@ -86,7 +107,7 @@ def train(folder, dies_at=None):
     model = Network(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
     batches = batches_of_all_epochs()
-    # All that changes during a training. A program that goes on makes the same parts first.
+    # All that changes during a training.
     parts = {"model": model, "optimizer": optimizer, "batches": batches}
     losses = {}
     with Checkpointer(folder, max_to_keep=2) as checkpointer:
@@ -102,21 +123,40 @@ def train(folder, dies_at=None):
     return losses, model
 
 
+# %% [markdown]
+# ## A process that is killed
+#
+# It runs what stands above, so it needs the text of that: this file, or the cells of a notebook up
+# to here, which IPython keeps in `In`.
+
+
+# %%
+TEXT = "\n\n".join(globals().get("In", [])) or Path(__file__).read_text(encoding="utf-8")
+
+
+def train_until_killed(folder, dies_at):
+    """Trains in a process of its own, whose checkpoints are in the folder."""
+    with tempfile.TemporaryDirectory() as program:
+        Path(program, "training.py").write_text(TEXT, encoding="utf-8")
+        call = f"from training import train; train({str(folder)!r}, dies_at={dies_at})"
+        child = subprocess.run([sys.executable, "-c", call], cwd=program, check=False)
+    if child.returncode != -signal.SIGKILL:
+        raise SystemExit(f"the child was to be killed, and ended with {child.returncode}")
+
+
+# %% [markdown]
+# ## With a stop and without
+
+
+# %%
 def main():
     """Trains without a stop, and with one, and compares."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="A training that is killed, and goes on.")
     parser.add_argument("--dies-at", type=int, default=17, help="step of the kill")
-    parser.add_argument("--folder", type=Path, help="train here and die, without a comparison")
-    options = parser.parse_args()
-    if options.folder:
-        train(options.folder, options.dies_at)
-        raise SystemExit("the training ended before the step at which it was to die")
+    options = parser.parse_args([] if "ipykernel" in sys.modules else None)
     with tempfile.TemporaryDirectory() as folder:
         killed = Path(folder) / "killed"
-        command = [sys.executable, __file__, "--folder", str(killed)]
-        child = subprocess.run([*command, "--dies-at", str(options.dies_at)], check=False)
-        if child.returncode != -signal.SIGKILL:
-            raise SystemExit(f"the child was to be killed, and ended with {child.returncode}")
+        train_until_killed(killed, options.dies_at)
         print(f"the child was killed after step {options.dies_at}")
         resumed, model = train(killed)
         whole, same_model = train(Path(folder) / "whole")

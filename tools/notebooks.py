@@ -8,6 +8,7 @@ with that of the examples.
 from __future__ import annotations
 
 import base64
+import io
 import re
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
 LONGEST_OUTPUT = 40
+LARGEST_PNG = 300_000  # bytes
 HEAD = """```{{note}}
 Made of `examples/{name}.py` by `nox -s notebooks`. For a notebook of your own, run
 `jupytext --to ipynb examples/{name}.py`.
@@ -65,13 +67,25 @@ def page(name: str, notebook: Any, images: Path) -> str:
             picture = output.get("data", {}).get("image/png")
             if picture is not None:
                 number += 1
-                file = images / f"notebook-{name}-{number}.png"
-                file.write_bytes(base64.b64decode(picture))
+                ending, content = smaller(base64.b64decode(picture))
+                file = images / f"notebook-{name}-{number}.{ending}"
+                file.write_bytes(content)
                 parts.append(f"![What the cell above draws](../images/{file.name})")
         text = without_folder("".join(shown(cell.outputs))).strip("\n")
         if text:
             parts.append(f"```text\n{text}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def smaller(png: bytes) -> tuple[str, bytes]:
+    """The ending and the content of a picture's file: photographs, large as PNG, become JPEG."""
+    if len(png) < LARGEST_PNG:
+        return "png", png
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(content, "JPEG", quality=88)
+    return "jpg", content.getvalue()
 
 
 def shown(outputs: list[Any]) -> Iterator[str]:
