@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int32, Shaped
 
 from datarax.operators._mix.blend import at_least_float32, blend
 from datarax.operators._mix.box import exact_fraction
-from datarax.operators._mix.paste import paste
+from datarax.operators._mix.paste import paste, pasted_lines, pasted_pixels
 from datarax.operators._mix.plan import MixPlan
 from datarax.operators._mix.region import RegionSampler, kept_fraction, region_area
 
@@ -68,13 +68,21 @@ def mix_image(
 ) -> Shaped[Array, "batch *rest"]:
     """Blends rows without a region with their partners, and pastes the regions of the others."""
     other = take_partners(array, plan.partner, layout.group)
-    out = array
-    if layout.mode != "cutmix":
-        lam = plan.lam
-        if layout.mode == "both":
-            lam = jnp.where(region_area(plan.region, len(layout.axes)) > 0, 1, lam)
-        out = _blend_rows(array, other, lam, 1 - lam)
-    return out if layout.mode == "mixup" else _paste(out, other, plan, layout)
+    if layout.mode == "mixup":
+        return _blend_rows(array, other, plan.lam, 1 - plan.lam)
+    if layout.mode == "cutmix":
+        return _paste(array, other, plan, layout)
+    pastes = region_area(plan.region, len(layout.axes)) > 0
+    content = layout.sampler.content(other, plan.region, layout.axes)
+    if content is not other:
+        other = jnp.where(pastes.reshape(-1, *(1,) * (array.ndim - 1)), content, other)
+    # A weight for each pixel, not a blend and then a selection, of which XLA on a CPU makes slow
+    # loops where another operator's arithmetic comes before.
+    inside = pasted_pixels(plan.region, layout.axes, array.shape)
+    lam = jnp.where(pastes, 1, plan.lam).reshape(-1, *(1,) * (inside.ndim - 1))
+    lam = jnp.where(inside, 0, lam)
+    flat = pasted_lines(layout.axes, array.shape)
+    return blend(array.reshape(flat), other.reshape(flat), lam, 1 - lam).reshape(array.shape)
 
 
 def paste_image(

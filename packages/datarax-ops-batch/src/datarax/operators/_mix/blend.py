@@ -27,7 +27,8 @@ def blend(
 
     Returns:
       For integers, the nearest one to the exact value (halves go up). Elsewhere float arithmetic of
-      at least float32; exactly `own` where λ = 1 or both are equal, exactly `other` where λ = 0.
+      at least float32, where each product and the sum is rounded, however it is compiled; exactly
+      `own` where λ = 1 or both are equal, exactly `other` where λ = 0.
     """
     if jnp.issubdtype(own.dtype, jnp.integer):
         return blend_integers(own, other, lam)
@@ -48,8 +49,16 @@ def blend_floats(
     rest: Float[Array, "..."],
 ) -> Float[Array, "*shape"]:
     x, y = own.astype(lam.dtype), other.astype(lam.dtype)
-    mixed = (lam * x + rest * y).astype(own.dtype)
-    return jnp.where((own == other) | (lam == 1), own, jnp.where(lam == 0, other, mixed))
+    mixed = jnp.where((x == y) | (lam == 1), x, _rounded(lam * x) + _rounded(rest * y))
+    return jnp.where(lam == 0, y, mixed).astype(own.dtype)
+
+
+def _rounded(product: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The product as it is, behind a selection that keeps it from being contracted with a sum.
+
+    So the bits are the same however it is compiled; compilers do not see that both sides are equal.
+    """
+    return jnp.where(product > 1, product, jnp.minimum(product, 1))
 
 
 def _blend_floats_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:

@@ -26,15 +26,25 @@ def paste(
       region: boxes or masks, one a row.
       axes: the axes, ascending, that the region is on.
     """
-    last = axes[-1]
-    # Channels merge into the last axis of the region: long rows make fast loops.
-    channels = math.prod(own.shape[last + 1 :])
-    flat = (*own.shape[:last], own.shape[last] * channels)
-    if region.dtype == jnp.bool_:
-        inside = _inside_mask(region, axes, channels)
-    else:
-        inside = _inside_box(region, axes, channels, flat)
+    flat = pasted_lines(axes, own.shape)
+    inside = pasted_pixels(region, axes, own.shape)
     return jnp.where(inside, other.reshape(flat), own.reshape(flat)).reshape(own.shape)
+
+
+def pasted_lines(axes: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape with the channels merged into the last axis of the region, for long fast loops."""
+    last = axes[-1]
+    return *shape[:last], math.prod(shape[last:])
+
+
+def pasted_pixels(
+    region: Region, axes: tuple[int, ...], shape: Sequence[int]
+) -> Bool[Array, "batch *flat"]:
+    """Where the region is, broadcastable to `pasted_lines(axes, shape)`."""
+    channels = math.prod(shape[axes[-1] + 1 :])
+    if region.dtype == jnp.bool_:
+        return _inside_mask(region, axes, channels)
+    return _inside_box(region, axes, channels, pasted_lines(axes, shape))
 
 
 def _inside_box(

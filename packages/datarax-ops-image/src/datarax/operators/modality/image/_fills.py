@@ -19,7 +19,7 @@ from datarax.operators.modality.image._geometry import channel_axis
 from datarax.operators.modality.image._given import Patches
 from datarax.operators.modality.image._sampling import below, unit
 from datarax.operators.modality.image.functional._backends import record_by_record
-from datarax.operators.modality.image.functional._exact import product
+from datarax.operators.modality.image.functional._exact import product, stored
 
 
 def fill_of(
@@ -220,7 +220,7 @@ def random_values(
     values = product(unit(bits).astype(wide), high * scale - low * scale) + low * scale
     # Half of the values fits where their difference does not.
     values = values if scale == 1 else values / scale
-    return jnp.clip(values, first, last).astype(dtype)
+    return stored(jnp.clip(values, first, last), dtype)
 
 
 def _uniform_integers(bits: Array, low: int, high: int, dtype: Any) -> Array:
