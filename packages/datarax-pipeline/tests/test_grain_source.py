@@ -1,6 +1,7 @@
 """`GrainSource`: Grain's shuffling, sharding and worker processes under our record numbers."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from datarax.sources import GrainSource, GrainSourceConfig
 
 INSTALLED = pytest.importorskip("grain", reason="needs the extra [grain]")
 
+import cloudpickle  # noqa: E402
+from absl import flags  # noqa: E402
 from grain.sharding import ShardOptions  # noqa: E402
 
 
@@ -387,9 +390,58 @@ def test_stop_iteration_of_a_function_is_no_end_of_a_sequential_data_set(threads
         source = GrainSource(GrainSourceConfig(length=3), dataset=dataset)
         with pytest.raises(RuntimeError, match=r"stop_at_two in .* raised StopIteration"):
             list(Pipeline(source=source, batch_size=1))
+    several = INSTALLED.MapDataset.range(2).map(lambda _: Threes().map(stop_at_two))
+    for dataset in (
+        INSTALLED.experimental.WindowShuffleIterDataset(
+            Threes().filter(stop_at_two), window_size=3, seed=0
+        ),
+        INSTALLED.experimental.InterleaveIterDataset(several, cycle_length=2),
+    ):
+        # Grain takes it for the end inside of these.
+        with pytest.raises(RuntimeError, match=r"stop_at_two in .* raised StopIteration"):
+            list(GrainSource(GrainSourceConfig(length=3), dataset=dataset).batches(0, 0, 1))
     source = GrainSource(GrainSourceConfig(length=6), dataset=Threes().map(lambda record: record))
     (batch,) = Pipeline(source=source, batch_size=6)
     assert batch["x"].tolist() == [1, 2, 3, 1, 2, 3]
+
+
+class Numbers:
+    """Records of one field; StopIteration for number 3."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return next(iter(())) if index == 3 else {"x": np.int32(index)}
+
+
+def stop_at_four(record):
+    return next(iter(())) if record["x"] == 4 else record
+
+
+@pytest.mark.parametrize("where", ["source", "function"])
+@pytest.mark.parametrize("process", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_stop_iteration_in_a_process_of_grain_is_no_end(where, process):
+    """What a process gets to read raises another error; Grain ends the data otherwise."""
+    if where == "source":
+        dataset = INSTALLED.MapDataset.source(Numbers()).to_iter_dataset()
+    else:
+        numbers = INSTALLED.MapDataset.range(6).map(lambda number: {"x": np.int32(number)})
+        dataset = numbers.to_iter_dataset().map(stop_at_four)
+    options = INSTALLED.MultiprocessingOptions(num_workers=1)
+    source = GrainSource(GrainSourceConfig(length=6), dataset=dataset.mp_prefetch(options))
+    name = "Numbers.__getitem__" if where == "source" else "stop_at_four"
+    flags.FLAGS.mark_as_parsed()
+    records = source.batches(0, 0, 1) if process else _of_a_process(source._stream.value._dataset)
+    with pytest.raises(RuntimeError, match=rf"{name} in .* raised StopIteration"):
+        list(records)
+
+
+def _of_a_process(dataset):
+    """The data set that Grain sends to its first process, as it arrives there."""
+    while type(dataset).__name__ != "ProcessPrefetchIterDataset":
+        dataset = (dataset.parents or dataset._datasets)[0]
+    return pickle.loads(cloudpickle.dumps(dataset.parents[0]))
 
 
 STUCK = """

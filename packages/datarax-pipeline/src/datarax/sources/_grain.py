@@ -15,7 +15,6 @@ from jaxtyping import Int, PyTree, UInt32
 from datarax.batching import record_spec
 from datarax.core.element_batch import Batch, Element
 from datarax.sources._config import SourceConfig
-from datarax.sources._grain_stream import GrainStream
 from datarax.sources._indexed import Dataset
 from datarax.sources._metadata import require_numbers, with_metadata
 from datarax.sources._opaque import Opaque
@@ -91,8 +90,8 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
     A `grain.IterDataset` (Parquet, TFRecord, mixtures, ...) is read one record after the other, in
     its own order: shuffle, shard, filter and decode in Grain, do not batch there. It needs
     `config.length`; `record_index` counts within the epoch. Saved and restored with a pipeline's
-    iterator by Grain's own state. StopIteration raised by a function of the data set is an error
-    that names it; in processes of `mp_prefetch` it cannot be told from the end of the data.
+    iterator by Grain's own state. StopIteration raised by a source or a function of the data set is
+    an error that names it, in processes of `mp_prefetch` too.
 
     Args:
       config: whether to shuffle, and which host reads which records.
@@ -131,6 +130,8 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
         self.num_workers, self.num_threads = config.num_workers, config.num_threads
         if self.sequential:
             _require_sequential(config)
+            from datarax.sources._grain_stream import GrainStream
+
             self._stream = Opaque(GrainStream(dataset))
             return
         self._dataset = _numbered(dataset)

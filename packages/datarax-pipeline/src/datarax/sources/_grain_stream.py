@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict
-from traceback import walk_tb
-from types import TracebackType
 from typing import Any, Self
 
 from datarax.sources._ends import is_of_generator, stopped
+from datarax.sources._grain_functions import raised_by, stopped_by, with_told_ends
 
 logger = logging.getLogger("datarax.pipeline")
 
@@ -25,7 +24,7 @@ class GrainStream:
     """
 
     def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+        self._dataset = with_told_ends(dataset)
         self._states: OrderedDict[int, str] = OrderedDict()
         self._parked: Records | None = None
 
@@ -127,29 +126,14 @@ def _next(iterator: Any) -> Any:
     try:
         return next(iterator)
     except StopIteration as error:
-        name = _raised_by_function(error.__traceback__)
+        name = raised_by(error.__traceback__)
         if name is None:
             raise
-        raise stopped(f"{name} in the grain.IterDataset") from error
+        raise stopped_by(name) from error
     except RuntimeError as error:
         if is_of_generator(error):
             raise stopped("the grain.IterDataset") from error.__cause__
         raise
-
-
-def _raised_by_function(traceback: TracebackType | None) -> str | None:
-    """Which function that Grain called raised; None where an iterator has come to its end.
-
-    Unknown, and thus None, where it was in another process: Grain brings no frames from there.
-    """
-    frames = [frame for frame, _ in walk_tb(traceback)]
-    of_grain = [frame.f_globals.get("__name__", "").startswith("grain.") for frame in frames]
-    if not any(of_grain):
-        return None
-    called = frames[len(frames) - of_grain[::-1].index(True) :]
-    if not called or called[0].f_code.co_name == "__next__":
-        return None
-    return called[0].f_code.co_qualname
 
 
 def _close(iterator: Any) -> None:
