@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Shaped
 
@@ -139,7 +138,9 @@ def sharpness(
     pixel = rows.shape[1] // width
     smooth = _smoothed(rows, pixel)
     inner = _blend(smooth, rows[1:-1, pixel:-pixel], number)
-    return rows.at[1:-1, pixel:-pixel].set(inner).reshape(image.shape)
+    # Joining takes a third of the time of writing into the image.
+    between = jnp.concatenate([rows[1:-1, :pixel], inner, rows[1:-1, -pixel:]], axis=1)
+    return jnp.concatenate([rows[:1], between, rows[-1:]]).reshape(image.shape)
 
 
 def _smoothed(rows: Array, pixel: int) -> Array:
@@ -151,8 +152,7 @@ def _smoothed(rows: Array, pixel: int) -> Array:
     """
     integers = rows.dtype == jnp.uint8
     values = rows.astype(jnp.uint16 if integers else computing(rows.dtype))
-    # Without the barrier every sum of columns is computed three times.
-    columns = lax.optimization_barrier(values[:-2] + values[1:-1] + values[2:])
+    columns = values[:-2] + values[1:-1] + values[2:]
     ring = columns[:, : -2 * pixel] + columns[:, pixel:-pixel] + columns[:, 2 * pixel :]
     middle = values[1:-1, pixel:-pixel]
     if integers:
