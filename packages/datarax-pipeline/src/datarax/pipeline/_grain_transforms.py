@@ -18,10 +18,13 @@ from datarax.core.operator import OperatorModule
 class GrainMap:
     """An operator for `map` of a Grain data set of batches, as `dataset.batch(n)` gives them.
 
-    The operator alone does the same; this also passes element specs on.
+    The operator alone does the same; this also tells Grain the spec of what comes out.
 
     Args:
       operator: what to apply to dicts of arrays `(batch, ...)`.
+
+    Raises:
+      TypeError: if it is not an operator.
 
     >>> from datarax.operators import MapOperator, MapOperatorConfig
     >>> halve = MapOperator(MapOperatorConfig(), fn=lambda leaf, key=None: leaf / 2)
@@ -52,14 +55,23 @@ class GrainMap:
 
 
 class GrainMapWithIndex:
-    """An operator for `map_with_index` of a Grain data set of records: as a pipeline draws.
+    """An operator for `map_with_index` of a Grain data set of records, with a pipeline's draws.
 
-    Record number `index % length` in epoch `index // length` gets what a `Pipeline` with the same
-    operator gives it.
+    The record with the number `index` is record `index % length` of epoch `index // length`, and
+    gets what a `Pipeline` with the same operator gives it there.
 
     Args:
-      operator: what to apply to dicts of arrays.
+      operator: what to apply to dicts of arrays without a batch axis.
       length: how many records an epoch has; None: all numbers are of epoch 0.
+
+    Raises:
+      TypeError: if it is not an operator, or `length` is not an integer.
+      ValueError: if `length` is below 1.
+
+    >>> from datarax.operators import MapOperator, MapOperatorConfig
+    >>> halve = MapOperator(MapOperatorConfig(), fn=lambda leaf, key=None: leaf / 2)
+    >>> GrainMapWithIndex(halve).map_with_index(7, {"x": np.float32(4)})["x"].item()
+    2.0
     """
 
     def __init__(self, operator: OperatorModule[Any], length: int | None = None) -> None:
@@ -91,10 +103,14 @@ class GrainRandomMap:
     the draws depend on the generator alone, and so on the seed of the data set.
 
     Args:
-      operator: what to apply to dicts of arrays.
+      operator: what to apply to dicts of arrays without a batch axis.
       index_field: the field with the record's number, which the operator does not see and the
         result keeps; None: there is none.
       length: how many records an epoch has, as in `GrainMapWithIndex`; for `index_field` only.
+
+    Raises:
+      TypeError: for an argument of the wrong type.
+      ValueError: if `length` is below 1, or given without `index_field`.
 
     >>> from datarax.operators import ElementOperator, ElementOperatorConfig
     >>> from flax import nnx

@@ -106,7 +106,7 @@ class PipelineIterator:
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch, from 0."""
+        """The number of the epoch that the iterator is in, from 0."""
         return self._place.epoch
 
     @property

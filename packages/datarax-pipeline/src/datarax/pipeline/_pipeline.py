@@ -223,13 +223,13 @@ class Pipeline:
         return -(-records // self.batch_size)
 
     def close(self) -> None:
-        """Ends worker processes that wait for the next epoch; it starts new ones."""
+        """Ends worker processes that wait for the next epoch, which would start new ones."""
         if self._work is not None:
             self._work.parked.close()
 
     @property
     def error_count(self) -> int:
-        """How many records became padding because they could not be read, since it was made."""
+        """How many records, since the pipeline was made, became padding for an error."""
         return self._losses.count
 
     @property

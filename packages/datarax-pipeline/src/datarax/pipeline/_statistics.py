@@ -22,8 +22,8 @@ class PipelineStats:
       seconds: from when the first batch was asked for to when the last one came.
       waited: seconds of these in which the consumer waited for a batch to be read; what stages
         compute is not in it.
-      padding: the fraction of the rows that was padding; of the steps of ragged fields if a batcher
-        made the batches.
+      padding: which fraction of all rows was padding. With a `BucketBatcher` or `PackingBatcher`,
+        which fraction of all steps of the ragged fields.
 
     >>> PipelineStats(batches=10, records=320, seconds=2.0, waited=0.1, padding=0.0).rate
     160.0
@@ -37,7 +37,7 @@ class PipelineStats:
 
     @property
     def rate(self) -> float:
-        """Records a second."""
+        """Records a second; 0 before the first batch."""
         return self.records / self.seconds if self.seconds else 0.0
 
 

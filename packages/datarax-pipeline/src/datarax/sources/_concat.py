@@ -31,9 +31,8 @@ class JoinedSource(DataSourceModule[SourceConfig]):
       records: how many records the sources have together.
 
     Raises:
-      TypeError: for sources whose records cannot be read by number.
-      ValueError: if there is no source, one without a record, one that shuffles, or too many
-        records.
+      TypeError: if there is no source, or one whose records cannot be read by number.
+      ValueError: if a source has no record or shuffles, or all together have 2^32 records or more.
     """
 
     def __init__(
@@ -149,9 +148,8 @@ class ConcatSource(JoinedSource):
       name: its name in messages.
 
     Raises:
-      TypeError: for sources whose records cannot be read by number.
-      ValueError: if there is no source, one without a record, one that shuffles, or too many
-        records.
+      TypeError: if there is no source, or one whose records cannot be read by number.
+      ValueError: if a source has no record or shuffles, or all together have 2^32 records or more.
 
     >>> source = ConcatSource([[{"x": 0}, {"x": 1}], [{"x": 2}]])
     >>> len(source), source[2].data

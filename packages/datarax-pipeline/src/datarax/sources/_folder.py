@@ -70,7 +70,7 @@ class ImageFolderSource(DataSourceModule[ImageFolderConfig]):
 
     A record is `{"image": uint8 (height, width, channels), "label": int32}`; labels number the
     classes in the order of their names. Images of different sizes need `Pipeline(transforms=...)`
-    that bring them to one. Needs the extra `[images]`.
+    that bring them to one size. Needs the extra `[images]`.
 
     Args:
       config: which folder and whether to shuffle.

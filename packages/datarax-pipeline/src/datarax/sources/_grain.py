@@ -89,9 +89,9 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
 
     A `grain.IterDataset` (Parquet, TFRecord, mixtures, ...) is read one record after the other, in
     its own order: shuffle, shard, filter and decode in Grain, do not batch there. It needs
-    `config.length`; `record_index` counts within the epoch. Saved and restored with a pipeline's
-    iterator by Grain's own state. StopIteration raised by a source or a function of the data set is
-    an error that names it, in processes of `mp_prefetch` too.
+    `config.length`; `record_index` counts within the epoch. A pipeline's iterator saves Grain's
+    state with its own, and goes on from it. StopIteration raised by a source or a function of the
+    data set is an error that names it, in processes of `mp_prefetch` too.
 
     Args:
       config: whether to shuffle, and which host reads which records.
@@ -105,8 +105,8 @@ class GrainSource(DataSourceModule[GrainSourceConfig]):
       ImportError: without the extra `[grain]`.
       TypeError: if `dataset` is neither, or its first record is not a dict.
       ValueError: if `dataset`, or this host's shard of it, is empty; for an `IterDataset` without
-        `length`, or with options that are for the other kind; if a `MapDataset` is shuffled, and
-        draws.
+        `length`, or with options that are for the other kind; if a `MapDataset` is shuffled and has
+        a `random_map` too.
 
     >>> import grain  # doctest: +SKIP
     >>> dataset = grain.MapDataset.range(6).map(lambda i: {"x": i})  # doctest: +SKIP

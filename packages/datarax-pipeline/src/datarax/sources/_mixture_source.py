@@ -20,27 +20,29 @@ from datarax.sources._source import MAX_RECORDS
 
 
 class MixtureSource(JoinedSource):
-    """Records of several sources in given proportions, which every block of positions has exactly.
+    """Records of several sources in given proportions, which hold exactly in every block.
 
-    Sources take turns as evenly as their weights allow, and the record at a position is a pure
-    function of it. Numbers of records, as in `record_index`, are those of a `ConcatSource`. Without
-    `length`, an epoch ends before the first record that would come twice; with it, sources that run
-    out begin again.
+    A block is a number of positions, one after the other, in which each source has as many as its
+    weight says. Sources take turns as evenly as that allows, and which record stands at a position
+    follows from the position alone. Numbers of records, as in `record_index`, are those of a
+    `ConcatSource`.
 
     Args:
       sources: `DataSourceModule`s that do not shuffle, or objects with `__len__` and `__getitem__`.
-      weights: a positive number for each source, in any scale. 0.7 and 0.3 make blocks of ten
-        positions; where no block of 2^20 positions is exact, counts in a long block are rounded.
-      length: positions of an epoch, or None.
+      weights: a positive number for each source; only their ratios count. 0.7 and 0.3 make blocks
+        of ten positions; where a block would need more than 2^20, counts in a long one are rounded.
+      length: positions of an epoch; a source that runs out begins again. None: an epoch ends before
+        any record would come a second time.
       config: whether each source comes in a random order, and from which seed.
       rngs: streams from which the order is derived if `config.seed` is None.
       name: its name in messages.
 
     Attributes:
-      counts: how many positions of each block every source has.
+      counts: int64 `(sources,)`, how many positions of a block each source has.
 
     Raises:
-      TypeError: for weights that are not numbers, or sources that cannot be read by number.
+      TypeError: for weights that are not numbers, if there is no source, or for sources that cannot
+        be read by number.
       ValueError: for weights of another number than sources, or not positive and finite; for a
         source that shuffles.
 
@@ -66,7 +68,7 @@ class MixtureSource(JoinedSource):
 
     @property
     def counts(self) -> Int[np.ndarray, " sources"]:
-        """How many positions of each block every source has."""
+        """How many positions of a block each source has."""
         return self._pattern.value.counts
 
     def _without_repetition(self) -> int:

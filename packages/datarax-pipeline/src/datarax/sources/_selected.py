@@ -19,7 +19,7 @@ from datarax.sources._source import MAX_RECORDS, DataSourceModule
 class SelectedSource(DataSourceModule[SourceConfig]):
     """The records with these numbers, numbered from 0; made by `source.select` and `source.take`.
 
-    Shuffles if the source does, an order of its own from the same key.
+    It shuffles if the source does, in an order of its own that follows from the same key.
 
     Args:
       source: what to choose from.

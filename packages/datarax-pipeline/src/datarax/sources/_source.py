@@ -49,13 +49,14 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
       name: its name in messages.
 
     Attributes:
-      in_memory: whether reading is no more than copying within memory, which a pipeline does not do
-        ahead where the CPU computes too; False unless you set it.
-      sequential: whether records come in the order of something else, one after the other, and
-        cannot be read by number; False unless you set it.
-      num_threads: how many threads read records if the pipeline does not say; 0 unless you set
-        it.
-      num_workers: how many processes read if the pipeline does not say; 0 unless you set it.
+      in_memory: whether reading only copies within memory. Such a source is not read ahead where
+        the CPU computes too, because that would slow it down; False unless you set it.
+      sequential: whether something else decides on the order, so that records are read one after
+        the other and not by number; False unless you set it.
+      num_threads: how many threads read records where the pipeline's `num_threads` is None; 0
+        unless you set it.
+      num_workers: how many processes read where the pipeline's `num_workers` is None; 0 unless you
+        set it.
 
     Raises:
       TypeError: if `config` or `rngs` is of the wrong type.
@@ -103,13 +104,18 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         raise NotImplementedError(f"{type(self).__name__} must implement __getitem__")
 
     def gather(self, indices: Int[np.ndarray, " batch"]) -> Batch:
-        """Reads records, side by side.
+        """Reads records and stacks them to a batch.
 
         Args:
           indices: which records, from 0; in any order, repetitions allowed.
 
         Returns:
-          A batch of these records in this order, without `record_index` and `epoch`.
+          A batch of these records in this order, without `record_index` and `epoch`; each field is
+          `(len(indices), ...)`.
+
+        Raises:
+          TypeError: if a field is not an array of numbers.
+          ValueError: if the records differ in structure, shape or dtype.
         """
         return self._stacked(self.read_elements(indices), indices)
 
@@ -128,6 +134,9 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
 
         Args:
           indices: which records, from 0.
+
+        Returns:
+          The records in this order, unstacked.
         """
         return [self._element(int(index)) for index in indices]
 
@@ -284,7 +293,7 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
 
         Raises:
           TypeError: for anything but integers, or if the records cannot be read by number.
-          ValueError: if there is none.
+          ValueError: if `indices` is empty.
           IndexError: if there is no such record.
         """
         from datarax.sources._selected import SelectedSource
@@ -292,10 +301,13 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         return SelectedSource(self, indices)
 
     def take(self, n: int) -> SelectedSource:
-        """The first `n` records as a source of their own; see `select`.
+        """The first records as a source of their own; see `select`.
+
+        Args:
+          n: how many.
 
         Raises:
-          TypeError: if `n` is not an integer.
+          TypeError: if `n` is not an integer, or if the records cannot be read by number.
           ValueError: unless it is from 1 to the number of records.
         """
         if isinstance(n, bool) or not hasattr(n, "__index__"):
@@ -311,7 +323,7 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
           seed: see `SourceConfig.seed`.
 
         Raises:
-          ValueError: if the source shuffles already, or its order is that of something else.
+          ValueError: if the source shuffles already, or is sequential.
         """
         if self.config.shuffle or self.sequential:
             why = "is read sequentially" if self.sequential else "has shuffle=True already"
@@ -325,7 +337,11 @@ class DataSourceModule(StructuralModule[SourceConfigT]):
         return new
 
     def with_rngs(self, rngs: nnx.Rngs) -> Self:
-        """A copy over the same records, whose order is derived from these streams."""
+        """A copy over the same records, whose order is derived from these streams.
+
+        Args:
+          rngs: have a stream "shuffle" or "default".
+        """
         new = self.clone()
         new.shuffle_key = nnx.data(_derived_key(self, rngs))
         return new

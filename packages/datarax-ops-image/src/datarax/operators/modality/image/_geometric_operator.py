@@ -37,6 +37,16 @@ class GeometricOperator(ImageOperator[ConfigT]):
       config: the numbers.
       rngs: streams to derive its own from; needed if `config.stochastic`.
       name: its name in messages.
+
+    >>> import numpy as np
+    >>> from datarax.operators.modality.image import functional
+    >>> class UpsideDown(GeometricOperator[GeometricOperatorConfig]):
+    ...     def geometry(self, size):
+    ...         return functional.Crop(size=size, flip_vertical=True)
+    >>> op = UpsideDown(GeometricOperatorConfig(auxiliary_fields=["mask"]))
+    >>> records = {"image": np.zeros((1, 2, 2), np.uint8), "mask": np.uint8([[[1, 2], [3, 4]]])}
+    >>> op(records)["mask"].tolist()
+    [[[3, 4], [1, 2]]]
     """
 
     config_class = GeometricOperatorConfig

@@ -31,8 +31,8 @@ def matrix(
       translate_y: the shift down, as a fraction of the height.
       translate_x: the shift to the right, as a fraction of the width.
       scale: the enlargement.
-      shear_y: degrees by which columns lean down.
-      shear_x: degrees by which rows lean to the right.
+      shear_y: degrees by which horizontal lines lean down.
+      shear_x: degrees by which vertical lines lean to the right, downwards.
     """
     cosine, sine = _cosine_and_sine(degrees)
     down, right = _tangent(shear_y), _tangent(shear_x)

@@ -30,7 +30,14 @@ class AutoAugmentOperatorConfig(PolicyOperatorConfig):
         or your own sub-policies, each a tuple of layers `(operation, probability, magnitude)`: a
         name of theirs or an `Operation`, the probability of the layer, and a number from 0 to 9,
         None for an operation without one.
-      prob, method, fill, info_key and the others: see `PolicyOperatorConfig`.
+      prob: the probability that a record is changed at all; the start value of `op.prob`.
+      method: "nearest", "bilinear" or "bicubic", as in `functional.affine`.
+      fill: the value where no pixel came from, a number or one per channel, in the image's own
+        unit: 0 to 255 for uint8, 0 to 1 for floats.
+      info_key: where in `states` each record's `operation` and `magnitude` are left, `(layers,)`
+        each: numbers of lines of the table, -1 for none, and magnitudes, below 0 for the other
+        direction. None leaves none.
+      mask_fill, learn and the others: see `GeometricOperatorConfig`.
 
     Raises:
       TypeError: if an option has the wrong type.

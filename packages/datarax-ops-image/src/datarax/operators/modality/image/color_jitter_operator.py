@@ -17,9 +17,11 @@ class ColorJitterOperatorConfig(ImageOperatorConfig):
     """Configuration of `ColorJitterOperator`, with the arguments of torchvision's.
 
     Args:
-      brightness: x for factors from max(0, 1 - x) to 1 + x, or their (low, high); 0 for none.
+      brightness: a number x for factors from max(0, 1 - x) to 1 + x, or (low, high) of the factors;
+        0 leaves the brightness as it is.
       contrast, saturation: the same for these.
-      hue: x for shifts from -x to x, in turns, at most 0.5; or their (low, high); 0 for none.
+      hue: a number x, at most 0.5, for shifts from -x to x, or (low, high) of the shifts, in turns
+        of the circle of hues; 0 leaves the hue as it is.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
 
     Raises:
@@ -40,7 +42,19 @@ class ColorJitterOperatorConfig(ImageOperatorConfig):
 
 
 class ColorJitterOperator(ImageOperator[ColorJitterOperatorConfig]):
-    """Changes brightness, contrast, saturation and hue, in an order drawn for each record."""
+    """Changes brightness, contrast, saturation and hue, in an order drawn for each record.
+
+    Args:
+      config: how strongly.
+      rngs: streams to derive its own from.
+      name: its name in messages.
+
+    >>> from flax import nnx
+    >>> config = ColorJitterOperatorConfig(brightness=0.4, saturation=0.4)
+    >>> op = ColorJitterOperator(config, rngs=nnx.Rngs(0))
+    >>> sorted(op.config.distributions())
+    ['brightness', 'saturation']
+    """
 
     config_class = ColorJitterOperatorConfig
 

@@ -20,10 +20,21 @@ class CropOperatorConfig(GeometricOperatorConfig):
     Args:
       size: (height, width) of the crop; one number stands for both.
       position: "random", all places equally likely, or "center".
-      padding: pixels around the image: one number, two (vertical, horizontal) or four from the top.
-      mode: what they are: "constant", "edge", "reflect" or "symmetric".
-      fill: the constant, a number or one per channel.
+      padding: how many pixels are put around the image before it is cropped: one number,
+        (vertical, horizontal), or (top, left, bottom, right).
+      mode: what these pixels are: "constant", "edge", "reflect" or "symmetric", as in
+        `functional.pad`.
+      fill: the constant, a number or one per channel, in the image's own unit: 0 to 255 for uint8,
+        0 to 1 for floats.
       mask_fill, info_key and the others: see `GeometricOperatorConfig`; `prob` must be 1.
+
+    Raises:
+      TypeError: for a value of the wrong type.
+      ValueError: for a size below 1, a negative padding, an unknown `mode` or `position`, or
+        a `fill` that the mode does not use.
+
+    >>> CropOperatorConfig(size=32, padding=4).stochastic
+    True
     """
 
     size: Size = field(kw_only=True)
@@ -43,7 +54,19 @@ class CropOperatorConfig(GeometricOperatorConfig):
 
 
 class CropOperator(GeometricOperator[CropOperatorConfig]):
-    """Crops images; in evaluation mode in the middle."""
+    """Crops images; in evaluation mode in the middle.
+
+    Args:
+      config: how large the crop is, and where it lies.
+      rngs: streams to derive its own from; needed if the position is random.
+      name: its name in messages.
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> op = CropOperator(CropOperatorConfig(size=(24, 32)), rngs=nnx.Rngs(0))
+    >>> op.output_spec({"image": jax.ShapeDtypeStruct((48, 64, 3), "uint8")})["image"].shape
+    (24, 32, 3)
+    """
 
     config_class = CropOperatorConfig
 

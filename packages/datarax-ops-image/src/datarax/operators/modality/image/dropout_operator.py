@@ -18,13 +18,14 @@ class DropoutOperatorConfig(ImageOperatorConfig):
 
     Args:
       rate: the probability that a pixel is dropped, from 0 to 1.
-      fill: the value of dropped pixels, a number or one per channel.
+      fill: the value of dropped pixels, a number or one per channel, in the image's own unit: 0 to
+        255 for uint8, 0 to 1 for floats.
       per_channel: drop the channels of a pixel independently.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
 
     Raises:
       TypeError: if `rate` is neither a number, nor a range, nor a distribution.
-      ValueError: if its range is empty, or goes beyond 0 or 1.
+      ValueError: if its range is empty, or goes below 0 or above 1.
 
     >>> DropoutOperatorConfig(rate=(0, 0.1)).rate
     Uniform(low=0, high=0.1)
@@ -45,6 +46,12 @@ class DropoutOperator(ImageOperator[DropoutOperatorConfig]):
       config: how many, and the value that they get.
       rngs: streams to derive its own from.
       name: its name in messages.
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> op = DropoutOperator(DropoutOperatorConfig(rate=0.1), rngs=nnx.Rngs(0))
+    >>> op.output_spec({"image": jax.ShapeDtypeStruct((48, 64, 3), "uint8")})["image"].dtype
+    dtype('uint8')
     """
 
     config_class = DropoutOperatorConfig

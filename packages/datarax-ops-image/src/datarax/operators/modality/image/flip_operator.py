@@ -42,6 +42,11 @@ class FlipOperatorConfig(GeometricOperatorConfig):
 class FlipOperator(GeometricOperator[FlipOperatorConfig]):
     """Mirrors images, and masks, boxes and keypoints with them.
 
+    Args:
+      config: in which directions, and how often.
+      rngs: streams to derive its own from; needed if anything is random.
+      name: its name in messages.
+
     >>> import numpy as np
     >>> op = FlipOperator(FlipOperatorConfig(prob=1))
     >>> op({"image": np.uint8([[[1, 2], [3, 4]]])})["image"].tolist()

@@ -20,11 +20,24 @@ class IoUCropOperatorConfig(PartOperatorConfig):
     """Configuration of `IoUCropOperator`, which needs `box_fields`.
 
     Args:
-      min_iou: how large the intersection over union with a box must be whose middle lies in the
-        part; 1 takes the whole image.
+      min_iou: how large the intersection over union of the part with one of the boxes must be; only
+        boxes whose middle lies in the part count. 1 takes the whole image.
       candidates: how many parts are tried; if none will do, the whole image is taken.
       scale: (min, max) of the part's height, and of its width, as fractions of the image's.
-      size, ratio, method, antialias, mask_fill and the others: see `PartOperatorConfig`.
+      ratio: (min, max) of the part's width / height.
+      size: (height, width) of the result; one number stands for both.
+      method: "nearest", "bilinear" or "bicubic".
+      antialias: whether every pixel counts where images become smaller, as in `functional.resize`.
+      mask_fill, info_key and the others: see `GeometricOperatorConfig`; `prob` must be 1.
+
+    Raises:
+      TypeError: for a value of the wrong type.
+      ValueError: for a range that is empty or out of bounds, `candidates` below 1, or without
+        `box_fields`.
+
+    >>> config = IoUCropOperatorConfig(size=300, auxiliary_fields=["boxes"], box_fields=("boxes",))
+    >>> config.min_iou.support
+    (0, 1)
     """
 
     min_iou: Number = number(Choice((0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)), low=0, high=1)
@@ -38,7 +51,17 @@ class IoUCropOperatorConfig(PartOperatorConfig):
 
 
 class IoUCropOperator(GeometricOperator[IoUCropOperatorConfig]):
-    """Shows a random part that overlaps with a box, as SSD does; in evaluation mode the whole."""
+    """Shows a random part that overlaps with a box, as SSD does; in evaluation mode the whole.
+
+    Args:
+      config: how large the part is, and how much it must overlap.
+      rngs: streams to derive its own from.
+      name: its name in messages.
+
+    References:
+      Liu et al., "SSD: Single shot multibox detector", 2016, https://arxiv.org/abs/1512.02325,
+      section 2.2
+    """
 
     config_class = IoUCropOperatorConfig
 

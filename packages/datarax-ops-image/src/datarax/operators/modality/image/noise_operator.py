@@ -17,13 +17,13 @@ class NoiseOperatorConfig(ImageOperatorConfig):
     """Configuration of `NoiseOperator`.
 
     Args:
-      std: standard deviation of the noise as a fraction of the range, which is 255 for uint8 and 1
-        for floats.
+      std: standard deviation of the noise, from 0 to 1, as a fraction of the image's range: 255
+        for uint8, 1 for floats.
       prob, learn, info_key and the others: see `ImageOperatorConfig`.
 
     Raises:
       TypeError: if `std` is neither a number, nor a range, nor a distribution.
-      ValueError: if its range is empty, or goes beyond 0 or 1.
+      ValueError: if its range is empty, or goes below 0 or above 1.
 
     >>> NoiseOperatorConfig(std=(0, 0.2)).std
     Uniform(low=0, high=0.2)
@@ -36,12 +36,18 @@ class NoiseOperatorConfig(ImageOperatorConfig):
 
 
 class NoiseOperator(ImageOperator[NoiseOperatorConfig]):
-    """Adds normal noise to every element; uint8 images are rounded and cut to their range.
+    """Adds normal noise to every value of an image; uint8 ones are rounded and cut to 0 to 255.
 
     Args:
       config: how much.
       rngs: streams to derive its own from.
       name: its name in messages.
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> op = NoiseOperator(NoiseOperatorConfig(std=0.1), rngs=nnx.Rngs(0))
+    >>> op.output_spec({"image": jax.ShapeDtypeStruct((48, 64, 3), "uint8")})["image"].dtype
+    dtype('uint8')
     """
 
     config_class = NoiseOperatorConfig

@@ -50,8 +50,17 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
       name: its name in messages.
 
     References:
-      DeVries and Taylor (2017), Improved regularization of convolutional neural networks with
-      cutout; Zhong et al. (2020), Random erasing data augmentation.
+      DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout",
+      2017, https://arxiv.org/abs/1708.04552, section 3 (`patch_size`)
+
+      Zhong et al., "Random erasing data augmentation", 2020, https://arxiv.org/abs/1708.04896,
+      algorithm 1 (`patch_area`)
+
+      Chen et al., "GridMask data augmentation", 2020, https://arxiv.org/abs/2001.04086, section 3
+      (`placement="grid"`)
+
+      Liu et al., "PatchDropout: Economizing vision transformers using patch dropout", 2022,
+      https://arxiv.org/abs/2208.07220 (`drop_tokens`)
 
     >>> config = PatchDropoutOperatorConfig(
     ...     field_key="image", num_patches=1, patch_size=(2, 2), stochastic=True

@@ -40,13 +40,19 @@ class RandAugmentOperatorConfig(PolicyOperatorConfig):
         their names and of `Operation`s of your own.
       num_layers: how many operations each record goes through; the same one can come again.
       magnitude: how strong they are; the start value of `op.magnitude`.
-      magnitude_std: the standard deviation of each layer's magnitude, which is normal, then clipped
-        to 0 and `max_magnitude`; infinite for all from 0 to `magnitude` alike. The start value of
-        `op.magnitude_std`.
+      magnitude_std: the standard deviation of each layer's magnitude, which is normal with mean
+        `magnitude`, then clipped to lie between 0 and `max_magnitude`. With infinity, all from 0 to
+        `magnitude` are equally likely instead. The start value of `op.magnitude_std`.
       max_magnitude: the magnitude at which the ranges of the table end. None: 30 for "torchvision",
         else 10.
       prob: the probability that each layer is applied; the start value of `op.prob`.
-      method, fill, info_key and the others: see `PolicyOperatorConfig`.
+      method: "nearest", "bilinear" or "bicubic", as in `functional.affine`.
+      fill: the value where no pixel came from, a number or one per channel, in the image's own
+        unit: 0 to 255 for uint8, 0 to 1 for floats.
+      info_key: where in `states` each record's `operation` and `magnitude` are left, `(layers,)`
+        each: numbers of lines of the table, -1 for none, and magnitudes, below 0 for the other
+        direction. None leaves none.
+      mask_fill, learn and the others: see `GeometricOperatorConfig`.
 
     Raises:
       TypeError: if an option has the wrong type.
@@ -108,11 +114,12 @@ class RandAugmentOperator(PolicyOperator[RandAugmentOperatorConfig]):
       Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search
       space", 2020, https://arxiv.org/abs/1909.13719
 
-    >>> import numpy as np
+    >>> import jax
+    >>> from flax import nnx
     >>> config = RandAugmentOperatorConfig(magnitude_std=0.5, prob=0.5, fill=(124, 116, 104))
     >>> augment = RandAugmentOperator(config, rngs=nnx.Rngs(0))
-    >>> augment({"image": np.zeros((8, 32, 32, 3), np.uint8)})["image"].shape
-    (8, 32, 32, 3)
+    >>> augment.output_spec({"image": jax.ShapeDtypeStruct((32, 32, 3), "uint8")})["image"].shape
+    (32, 32, 3)
     """
 
     config_class = RandAugmentOperatorConfig

@@ -17,9 +17,15 @@ class ResizeOperatorConfig(SizedOperatorConfig):
     """Configuration of `ResizeOperator`.
 
     Args:
-      size: (height, width) of the result; or one number, which becomes the shorter side, and the
-        longer one follows.
-      method, antialias, mask_fill and the others: see `SizedOperatorConfig`.
+      size: (height, width) of the result; or one number for the shorter side: the ratio of the
+        sides then stays.
+      method: "nearest", "bilinear" or "bicubic".
+      antialias: whether every pixel counts where images become smaller, as in `functional.resize`.
+      mask_fill, info_key and the others: see `GeometricOperatorConfig`; `prob` must be 1.
+
+    Raises:
+      TypeError: for a value of the wrong type.
+      ValueError: for a size below 1, or an unknown `method`.
 
     >>> ResizeOperatorConfig(size=256).canvas((480, 640))
     (256, 341)
@@ -34,6 +40,11 @@ class ResizeOperatorConfig(SizedOperatorConfig):
 
 class ResizeOperator(GeometricOperator[ResizeOperatorConfig]):
     """Resizes images; uint8 ones with Pillow's numbers.
+
+    Args:
+      config: to which size.
+      rngs: streams to derive its own from, not used: nothing is random.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = ResizeOperator(ResizeOperatorConfig(size=4))

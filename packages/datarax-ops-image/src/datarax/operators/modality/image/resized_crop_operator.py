@@ -22,7 +22,16 @@ class ResizedCropOperatorConfig(PartOperatorConfig):
         tries) or "inception" (TensorFlow's: ratio uniform, then the height).
       flip: the probability that the part is also mirrored, which costs nothing here.
       scale: (min, max) of the part's area as a fraction of the image's.
-      size, ratio, method, antialias, mask_fill and the others: see `PartOperatorConfig`.
+      ratio: (min, max) of the part's width / height.
+      size: (height, width) of the result; one number stands for both.
+      method: "nearest", "bilinear" or "bicubic".
+      antialias: whether every pixel counts where images become smaller, as in `functional.resize`.
+      mask_fill, info_key and the others: see `GeometricOperatorConfig`; `prob` must be 1.
+
+    Raises:
+      TypeError: for a value of the wrong type.
+      ValueError: for a size below 1, a range that is empty or out of bounds, a `flip` that is no
+        probability, or an unknown `sampling` or `method`.
 
     >>> ResizedCropOperatorConfig(size=224, method="bicubic").scale
     (0.08, 1.0)
@@ -37,7 +46,23 @@ class ResizedCropOperatorConfig(PartOperatorConfig):
 
 
 class ResizedCropOperator(GeometricOperator[ResizedCropOperatorConfig]):
-    """Shows a random part of each image, in evaluation mode the largest one in the middle."""
+    """Shows a random part of each image, in evaluation mode the largest one in the middle.
+
+    Args:
+      config: how large the part is, and the result.
+      rngs: streams to derive its own from.
+      name: its name in messages.
+
+    References:
+      Szegedy et al., "Going deeper with convolutions", 2015, https://arxiv.org/abs/1409.4842,
+      section 6
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> op = ResizedCropOperator(ResizedCropOperatorConfig(size=32), rngs=nnx.Rngs(0))
+    >>> op.output_spec({"image": jax.ShapeDtypeStruct((48, 64, 3), "uint8")})["image"].shape
+    (32, 32, 3)
+    """
 
     config_class = ResizedCropOperatorConfig
 

@@ -17,7 +17,10 @@ class RotationOperatorConfig(WarpOperatorConfig):
 
     Args:
       degrees: how far images are rotated, counter-clockwise.
-      method, fill, mask_fill, prob, learn, info_key and the others: see `WarpOperatorConfig`.
+      method: "nearest", "bilinear" or "bicubic", as in `functional.affine`.
+      fill: the value where no pixel came from, a number or one per channel, in the image's own
+        unit: 0 to 255 for uint8, 0 to 1 for floats.
+      mask_fill, prob, learn, info_key and the others: see `GeometricOperatorConfig`.
 
     Raises:
       TypeError: if `degrees` is neither a number, nor a range, nor a distribution.
@@ -32,6 +35,11 @@ class RotationOperatorConfig(WarpOperatorConfig):
 
 class RotationOperator(GeometricOperator[RotationOperatorConfig]):
     """Turns images about their centre, on a canvas of the same size.
+
+    Args:
+      config: how far.
+      rngs: streams to derive its own from; needed if anything is random.
+      name: its name in messages.
 
     >>> import numpy as np
     >>> op = RotationOperator(RotationOperatorConfig(degrees=90))

@@ -13,15 +13,23 @@ from datarax.operators.modality.image._image_operator import ImageOperator, Imag
 
 @dataclass(frozen=True)
 class SpectrogramMaskOperatorConfig(ImageOperatorConfig):
-    """Configuration of `SpectrogramMaskOperator`, for `(time, frequency)` or with a channel axis.
+    """Configuration of `SpectrogramMaskOperator`.
 
     Args:
-      time_masks, frequency_masks: how many masks on each axis.
-      time_width, frequency_width: the widest mask; each draws its width from 0 to this.
-      time_fraction: the widest time mask as a fraction of the true length.
-      length_field: the field with the number of real time steps, integers `(batch,)`; None: all.
-      fill: what stands in masks.
+      time_masks, frequency_masks: how many masks there are on each axis.
+      time_width, frequency_width: how wide a mask can be, in time steps and in frequencies. Each
+        mask draws its width from 0 to this, all equally likely.
+      time_fraction: a further limit of the width of time masks, as a fraction from 0 to 1 of the
+        number of real time steps.
+      length_field: the field with the number of real time steps, integers `(batch,)`; time masks
+        lie inside of these. None: all time steps are real.
+      fill: the value inside masks.
+      field_key: the spectrogram, `(time, frequency)` or `(time, frequency, channel)`.
       prob, info_key and the others: see `ImageOperatorConfig`.
+
+    Raises:
+      TypeError: for a value of the wrong type.
+      ValueError: for a negative number, or a fraction above 1.
 
     >>> SpectrogramMaskOperatorConfig(length_field="frames").stochastic
     True
@@ -43,7 +51,27 @@ class SpectrogramMaskOperatorConfig(ImageOperatorConfig):
 
 
 class SpectrogramMaskOperator(ImageOperator[SpectrogramMaskOperatorConfig]):
-    """Masks times inside the true length, and bands of frequency (Park et al. 2019)."""
+    """Fills bands of time and of frequency in spectrograms, as SpecAugment does.
+
+    Args:
+      config: how many bands, and how wide.
+      rngs: streams to derive its own from.
+      name: its name in messages.
+
+    Raises:
+      KeyError: if there is no field `length_field`, when it is called.
+      ValueError: if `frequency_width` is more than the frequencies there are, when it is called.
+
+    References:
+      Park et al., "SpecAugment: A simple data augmentation method for automatic speech
+      recognition", 2019, https://arxiv.org/abs/1904.08779, section 2
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> op = SpectrogramMaskOperator(SpectrogramMaskOperatorConfig(), rngs=nnx.Rngs(0))
+    >>> op.output_spec({"image": jax.ShapeDtypeStruct((100, 80), "float32")})["image"].shape
+    (100, 80)
+    """
 
     config_class = SpectrogramMaskOperatorConfig
 

@@ -36,6 +36,9 @@ def crop(
         for the crop are moved to the nearest that do.
       size: static `(height, width)` of the part.
 
+    Returns:
+      `(*size, channel)` or `size`, in the image's dtype.
+
     Raises:
       ValueError: if the crop does not fit the image, or a known origin does not.
     """
@@ -79,6 +82,9 @@ def pad(
       mode: what the border is made of: "constant" is `fill`, "edge" repeats the outermost pixel,
         "reflect" mirrors the image without and "symmetric" with it.
       fill: a number, or one per channel, in the image's own unit.
+
+    Returns:
+      `(top + height + bottom, left + width + right)`, with the image's channels and dtype.
 
     Raises:
       ValueError: if the padding is negative, a mode does not exist, or a reflection is wider than
