@@ -75,6 +75,8 @@ def test_two_hosts_print_the_metrics_of_one():
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    # Of a flag that comes twice, XLA reads the last.
+    flags = f"{os.environ['XLA_FLAGS']} {flags}"
     command = [sys.executable, str(SCRIPT), "--coordinator", address, "--hosts", "2"]
     hosts = [
         subprocess.Popen(

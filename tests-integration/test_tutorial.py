@@ -34,8 +34,10 @@ def run_tutorial(folder, *options):
     """What the tutorial prints in a process of its own, with an empty folder as HOME."""
     command = [sys.executable, str(SCRIPT), "--output-dir", str(folder / "figures"), *options]
     # One device, as users have, where the other tests pretend to have eight; and quick compiles,
-    # because no test here depends on the digits of the training, which `demo` runs in full.
-    flags = "--xla_backend_optimization_level=0"
+    # because no test here depends on the digits of the training, which `demo` runs in full. Of a
+    # flag that comes twice, XLA reads the last.
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} {flags}"
     home = {"HOME": str(folder), "XLA_FLAGS": flags, "MPLBACKEND": "Agg"}
     done = subprocess.run(
         command, env=os.environ | home, cwd=folder, capture_output=True, text=True, check=False
@@ -68,7 +70,7 @@ def printed(tmp_path_factory):
     """What a short run on the photographs prints, and where its figures are."""
     require_demo()
     folder = tmp_path_factory.mktemp("tutorial")
-    return run_tutorial(folder, "--epochs", "2"), folder / "figures"
+    return run_tutorial(folder, "--epochs", "1"), folder / "figures"
 
 
 def test_all_figures_are_drawn(printed):
