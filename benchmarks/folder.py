@@ -237,6 +237,34 @@ def torchs(workers: int) -> Call:
     return lambda: trained((mix(image.float(), label) for image, label in loader), step)
 
 
+def tf_data(threads: int) -> Call:
+    """Without RandAugment, for which TensorFlow has no operations."""
+    import tensorflow as tf
+
+    paths, labels = zip(*files(), strict=True)
+
+    def cropped(path: Any, label: Any) -> tuple[Any, Any]:
+        image = tf.io.decode_jpeg(tf.io.read_file(path), 3)
+        start, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((0, 0, 4)),
+            area_range=(0.1, 1),
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.image.resize(tf.slice(image, start, size), (SIDE, SIDE))
+        return tf.image.random_flip_left_right(image), tf.one_hot(label, CLASSES)
+
+    def mixed(image: Any, label: Any) -> tuple[Any, Any]:
+        one, other = tf.unstack(tf.random.gamma((2,), ALPHA))
+        lam = one / (one + other)
+        return lam * image + (1 - lam) * image[::-1], lam * label + (1 - lam) * label[::-1]
+
+    dataset = tf.data.Dataset.from_tensor_slices((list(paths), list(labels))).shuffle(FILES)
+    dataset = dataset.map(cropped, num_parallel_calls=threads).batch(BATCH, drop_remainder=True)
+    dataset, step = dataset.map(mixed).prefetch(2), jax_step()
+    return lambda: trained(dataset.as_numpy_iterator(), step)
+
+
 class Numbers:
     """A small record for each number, without end."""
 
@@ -281,6 +309,7 @@ CASES = [
             "datarax, 2 workers": lambda: ours(num_workers=2),
             "grain, 2 threads": lambda: grains(0, 2),
             "grain, 2 workers": lambda: grains(2, 1),
+            "tf.data, 2 threads, no RandAugment": lambda: tf_data(2),
             "torch DataLoader, no workers": lambda: torchs(0),
             "torch DataLoader, 2 workers": lambda: torchs(2),
         },
