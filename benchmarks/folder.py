@@ -2,7 +2,8 @@
 
 Each contender trains one epoch of a small network in its own library and tells which share of the
 time it waited for batches, and how long it waited for the first one, when all is compiled. A
-second case takes 10^5 small batches and tells by how much the memory of the process has grown.
+second case takes the first batch of larger images. A third takes 10^5 small batches and tells by
+how much the memory of the process has grown.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ import numpy as np
 from harness import Call, Case, Figures, file_of, main
 
 FILES, CLASSES, BATCH, SIDE = 256, 8, 64, 96
-SIZE = (160, 120)
+SIZE, LARGE = (160, 120), (500, 375)
 ALPHA = 0.4
 BATCHES = 100_000
 
 
 @functools.cache
-def folder() -> Path:
+def folder(size: tuple[int, int] = SIZE) -> Path:
     """Smooth coloured noise in folders of classes; made once for all interpreters."""
     from PIL import Image
 
-    root = Path(tempfile.gettempdir()) / f"jpeg-{FILES}-{SIZE[0]}x{SIZE[1]}"
+    root = Path(tempfile.gettempdir()) / f"jpeg-{FILES}-{size[0]}x{size[1]}"
     if not root.exists():
         made = Path(tempfile.mkdtemp())
         for number in range(FILES):
             place = made / f"{number % CLASSES}"
             place.mkdir(exist_ok=True)
             coarse = np.random.default_rng(number).integers(0, 256, (12, 16, 3), np.uint8)
-            image = Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC)
+            image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
             image.save(place / f"{number:04}.jpg", quality=90)
         made.replace(root)
     return root
@@ -265,6 +266,32 @@ def tf_data(threads: int) -> Call:
     return lambda: trained(dataset.as_numpy_iterator(), step)
 
 
+def shrunk(record: dict[str, Any]) -> dict[str, Any]:
+    """The whole image in the size of networks for ImageNet."""
+    return {**record, "image": np.asarray(record["image"].convert("RGB").resize((224, 224)))}
+
+
+def first_batch(threads: int) -> Call:
+    from datarax.pipeline import Pipeline
+    from datarax.sources import ImageFolderConfig, ImageFolderSource
+
+    source = ImageFolderSource(ImageFolderConfig(root=folder(LARGE), decode=False))
+    # What is read ahead would be waited for when the iterator is closed.
+    options: Any = {"batch_size": BATCH, "num_threads": threads, "prefetch": 0}
+    pipeline = Pipeline(source=source, transforms=[shrunk], **options)
+
+    def taken() -> None:
+        with iter(pipeline) as iterator:
+            next(iterator)["image"].block_until_ready()
+
+    return taken
+
+
+def first_batch_by_pillow() -> Call:
+    paths = [str(path) for path in sorted(folder(LARGE).rglob("*.jpg"))[:BATCH]]
+    return lambda: np.stack([shrunk(load((path, 0)))["image"] for path in paths])
+
+
 class Numbers:
     """A small record for each number, without end."""
 
@@ -316,6 +343,17 @@ CASES = [
         reference="datarax, 2 threads",
         calls=8,
         warm_up=1,
+    ),
+    Case(
+        f"first batch of {BATCH} JPEG files of {LARGE[0]} x {LARGE[1]}, resized to 224 x 224",
+        {
+            "Pillow in a loop": first_batch_by_pillow,
+            "datarax, in its thread": lambda: first_batch(0),
+            "datarax, 2 threads": lambda: first_batch(2),
+        },
+        reference="Pillow in a loop",
+        calls=40,
+        warm_up=2,
     ),
     Case(
         f"memory over {BATCHES:,} batches of 2",
