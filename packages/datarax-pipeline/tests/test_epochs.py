@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from datarax.operators import ElementOperator, ElementOperatorConfig
-from datarax.pipeline import Pipeline
+from datarax.pipeline import Pipeline, _pipeline
 from datarax.sources import DataSourceModule, MemorySource, MemorySourceConfig, SourceConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -242,6 +242,21 @@ def test_many_stages_are_told_apart_one_by_one():
         state(count=2).set_state(saved)
     with pytest.raises(ValueError, match="stages/2/kind: expected 'ElementOperator', got nothing"):
         state().set_state(state(count=2).get_state())
+
+
+def test_stages_that_come_to_share_a_stream_are_told_apart(monkeypatch):
+    """From the next batch on; the keys of all stages are compared only when one has changed."""
+    compared = []
+    monkeypatch.setattr(_pipeline, "ordinals", lambda stages: compared.append(1) or (0, 1))
+    changing = pipeline(stages=[drawing(1), drawing(2)], length=6, batch_size=2)
+    iterator = iter(changing)
+    next(iterator), next(iterator)
+    assert not compared
+    first, second = changing.stages
+    second.rngs = first.rngs
+    *_, expected = pipeline(stages=[drawing(1), drawing(1)], length=6, batch_size=2)
+    assert_same([next(iterator)], [expected])
+    assert compared
 
 
 def test_records_with_texts_and_objects_tell_their_source_too():

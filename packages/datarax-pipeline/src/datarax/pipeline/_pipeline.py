@@ -29,7 +29,7 @@ from datarax.pipeline._placement import on_automatic_axes, on_explicit_axes
 from datarax.pipeline._processes import Parked
 from datarax.pipeline._progress import require_tqdm
 from datarax.pipeline._reader import gathers_on_device
-from datarax.pipeline._stages import Stages
+from datarax.pipeline._stages import Keys, Stages
 from datarax.pipeline._state import Description
 from datarax.sources import DataSourceModule
 
@@ -180,7 +180,7 @@ class Pipeline:
             require_tqdm()
         self._epoch = 0
         self._compiled: Stages | None = None
-        self._checks = StageChecks((), None)
+        self._checks, self._stage_keys = StageChecks((), None), Keys(())
         self._described: Description | None = None
 
     def __repr__(self) -> str:
@@ -287,6 +287,9 @@ class Pipeline:
         records = self.source.device_records() if self._gathers() else None
         if not self._stages and records is None:
             return None
+        if self._compiled is not None and self._stage_keys.are_the_same():
+            return self._compiled
+        self._stage_keys = Keys(self._stages)
         if self._compiled is None or self._compiled.ordinals != ordinals(self._stages):
             records = None if records is None else on_automatic_axes(records)
             self._compiled = Stages.of(self._stages, records)

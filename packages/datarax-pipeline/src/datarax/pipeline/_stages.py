@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import jax
@@ -66,6 +68,39 @@ class Stages(CompositeOperatorModule):
 
     def count_operations(self, valid_mask: Any, applied: Any = None) -> None:
         """Counts nothing: each stage counts for itself."""
+
+
+class Keys:
+    """Notices other random keys in operators by the identity of all that operators hold.
+
+    A walk through their graphs for every batch would take longer than a small batch.
+
+    Args:
+      operators: the stages.
+    """
+
+    def __init__(self, operators: Sequence[OperatorModule]) -> None:
+        nodes = [node for _, node in nnx.iter_graph(nnx.List(operators))]
+        self._keys = [node for node in nodes if isinstance(node, nnx.RngKey)]
+        # Views, in which later changes show.
+        self._held = [held for held in map(_contents, nodes) if held is not None]
+        self._seen = self._now()
+
+    def are_the_same(self) -> bool:
+        """Whether no operator holds anything else than at first, nor a key another value."""
+        now = self._now()
+        return len(now) == len(self._seen) and all(map(is_, now, self._seen))
+
+    def _now(self) -> list[Any]:
+        return [*(key.get_raw_value() for key in self._keys), *chain.from_iterable(self._held)]
+
+
+def _contents(node: Any) -> Any:
+    if isinstance(node, dict):
+        return node.values()
+    if isinstance(node, list):
+        return node
+    return vars(node).values() if isinstance(node, nnx.Pytree) else None
 
 
 def gathered(records: tuple[Any, Any], batch: Batch) -> Batch:
