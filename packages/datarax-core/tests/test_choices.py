@@ -92,6 +92,32 @@ def test_weights_are_the_frequencies(numbered):
     assert stats == counts[1:].tolist()
 
 
+class Seen(OperatorModule):
+    """Counts in `seen` how often it was applied, from where an earlier one stopped."""
+
+    def rest_fields(self, data):
+        return {} if "seen" in data else {"seen": jnp.int32(0)}
+
+    def pass_through(self, batch):
+        return batch.replace(data={**batch.data, **jax.vmap(self.rest_fields)(batch.data)})
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        data = {**data, **self.rest_fields(data)}
+        return {**data, "seen": data["seen"] + 1}, state, metadata
+
+
+def test_what_one_member_adds_comes_to_all_records():
+    """Those that go through others have it at rest; so have all in evaluation mode."""
+    plus = MapOperator(MapOperatorConfig(fields=("x",)), fn=lambda x: x + np.int32(1))
+    config = SelectorOperatorConfig(k=2, replace=True)
+    op = SelectorOperator(config, operators=[plus, Seen(OperatorConfig())], rngs=nnx.Rngs(0))
+    out = op(batch())
+    np.testing.assert_array_equal(out["x"] + out["seen"], 2)
+    assert likely(np.bincount(out["seen"]), [1, 2, 1])
+    op.eval()
+    np.testing.assert_array_equal(op(batch())["seen"], 0)
+
+
 def test_orders_of_several_have_the_frequencies_of_draws_without_replacement():
     """The first of two is drawn by weight, the second by weight among the rest."""
     weights = np.array([1, 2, 5])

@@ -185,6 +185,20 @@ class OperatorModule(DataraxModule[OperatorConfigT]):
         """
         return batch
 
+    def rest_fields(self, data: PyTree) -> dict[str, Array]:
+        """What the operator would add to one record that it leaves alone; by default nothing.
+
+        Where records go through different operators, those that do not go through this one get it.
+
+        Args:
+          data: the record's fields.
+
+        Returns:
+          By dotted path, fields that the record has not, and in which this operator finds what
+          earlier ones have left, such as the visibility of boxes.
+        """
+        return {}
+
     def _passes_through(self) -> bool:
         return self.stochastic and self.deterministic
 

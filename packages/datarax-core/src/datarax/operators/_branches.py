@@ -143,9 +143,19 @@ def require_alike(owner: str, names: Sequence[str], records: Sequence[Any]) -> N
         if not alike(records[0], record):
             raise ValueError(
                 f"{owner} needs records that are alike, whatever is chosen, but {names[0]} gives "
-                f"{spec_text(records[0])} and {name} gives {spec_text(record)}; bring them to the "
-                "same fields, shapes and dtypes"
+                f"{spec_text(records[0])} and {name} gives {spec_text(record)}; bring "
+                f"{', '.join(_unlike(records[0], record))} to the same fields, shapes and dtypes"
             )
+
+
+def _unlike(left: Any, right: Any) -> list[str]:
+    """The dotted paths of what two pytrees do not have alike."""
+    sides = []
+    for tree in (left, right):
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+        named = [(jax.tree_util.keystr(path, simple=True, separator="."), x) for path, x in leaves]
+        sides.append({(name, x.shape, x.dtype) for name, x in named})
+    return sorted({name for name, *_ in sides[0] ^ sides[1]}) or ["them"]
 
 
 def _row(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -12,7 +12,14 @@ from jaxtyping import Array, Int32, Key, PyTree, UInt32
 
 from datarax.core import randomness
 from datarax.operators._branches import alike, apply_in_turn, choose, require_alike
-from datarax.operators._composition import Composition, family, marks_of, placed, run_member
+from datarax.operators._composition import (
+    Composition,
+    family,
+    marks_of,
+    placed,
+    run_member,
+    with_fields,
+)
 
 TOTAL = 2**30
 
@@ -81,6 +88,7 @@ def run_chosen(
             if replace:
                 keys = jax.tree.map(lambda key: refreshed(key, times), keys)
             data, state, marks = run_member(members[at], record["data"], record["state"], keys)
+            data = with_fields(data, composition.rest_fields(data))
             return {"data": data, "state": state}, placed(marks, first[at], first[-1])
 
         return run
@@ -112,8 +120,15 @@ def spec_through(composition: Composition[Any], turns: int, input_spec: PyTree) 
       ValueError: if it depends on which.
     """
     names = names_of(composition)
+
+    def with_rest(data: PyTree) -> PyTree:
+        return with_fields(data, composition.rest_fields(data))
+
     for _ in range(turns):
-        specs = [member.output_spec(input_spec) for member in composition.operators]
+        specs = [
+            jax.eval_shape(with_rest, member.output_spec(input_spec))
+            for member in composition.operators
+        ]
         require_alike(composition._label(), names, specs)
         if alike(specs[0], input_spec):
             break

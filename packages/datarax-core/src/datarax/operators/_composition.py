@@ -20,7 +20,7 @@ from datarax.core import randomness
 from datarax.core._records import apply_record, checked_params
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
-from datarax.core.fields import DottedFields
+from datarax.core.fields import DottedFields, put_field
 from datarax.core.module import increased
 from datarax.core.operator import OperatorModule, require_batch
 from datarax.operators._branches import map_records
@@ -132,6 +132,12 @@ class Composition(OperatorModule[CompositionConfigT]):
         for member in self.operators:
             batch = member.pass_through(batch)
         return batch
+
+    def rest_fields(self, data: PyTree) -> dict[str, Array]:
+        fields: dict[str, Array] = {}
+        for member in self.operators:
+            fields = member.rest_fields(data) | fields
+        return fields
 
     def generate_random_params(self, rng: Key[Array, ""], data_shapes: PyTree) -> PyTree:
         """Makes keys for a batch from one key.
@@ -285,6 +291,13 @@ def passed_record(member: OperatorModule[Any], data: PyTree, state: PyTree) -> R
     return jax.tree.map(
         lambda leaf: same[id(leaf)] if id(leaf) in same else leaf[0], (batch.data, batch.states)
     )
+
+
+def with_fields(data: PyTree, fields: dict[str, Array]) -> PyTree:
+    """A copy of the data with fields more, by dotted path."""
+    for path, value in fields.items():
+        data = put_field(data, path, value)
+    return data
 
 
 def marks_of(operator: OperatorModule[Any], applied: Any) -> Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, PyTree
@@ -17,7 +18,7 @@ from datarax.core.config import OperatorConfig, require_bools
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
 from datarax.operators._choice import drawn_numbers, run_chosen, spec_through, whole_weights
-from datarax.operators._composition import Composition
+from datarax.operators._composition import Composition, with_fields
 from datarax.operators._members import checked_members
 
 
@@ -78,11 +79,12 @@ class SelectorOperator(Composition[SelectorOperatorConfig]):
 
     Each record has a choice of its own, and only what is chosen runs. Without `replace` an
     operator that was chosen is left out of the next draw. What an operator draws does not depend on
-    which others there are. In evaluation mode all records pass through.
+    which others there are. Fields in which one operator finds what earlier ones have left, such as
+    the visibility of boxes, come to all records. In evaluation mode all records pass through.
 
     Args:
       config: how many, and with which weights.
-      operators: the members, all of which make records of the same form.
+      operators: the members, which make records of the same form but for these fields.
       rngs: where the choices are drawn from; the members have streams of their own.
       name: its name in messages.
 
@@ -135,10 +137,12 @@ class SelectorOperator(Composition[SelectorOperatorConfig]):
         return run_chosen(self, numbers, data, state, draws, replace=self.config.replace)
 
     def pass_through(self, batch: Batch) -> Batch:
-        # Of operators that make records alike, any one gives the fields of training.
+        # Of operators that make records alike, any one that is chosen gives the form of training.
+        member = self.operators[next(at for at, weight in enumerate(self.weights) if weight)]
         for _ in range(self.config.k):
-            batch = self.operators[0].pass_through(batch)
-        return batch
+            batch = member.pass_through(batch)
+        rest = jax.vmap(self.rest_fields)(batch.data)
+        return batch.replace(data=with_fields(batch.data, rest)) if rest else batch
 
     def output_spec(self, input_spec: PyTree) -> PyTree:
         """The spec of a record, whichever operators are chosen.

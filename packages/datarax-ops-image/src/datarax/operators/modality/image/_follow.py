@@ -172,6 +172,12 @@ def found(data: Any, name: str) -> Any:
         return None
 
 
+def added(before: Any, after: Any, names: Sequence[str]) -> dict[str, Array]:
+    """Those fields of these names that are in the later data alone."""
+    values = {name: found(after, name) for name in names if found(before, name) is None}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def narrowed(name: str, given: Any, now: Array, there: Bool[Array, " slots"]) -> Array:
     """What is visible after earlier operators and after this one; padding keeps every bit."""
     given = _left(name, given, now)

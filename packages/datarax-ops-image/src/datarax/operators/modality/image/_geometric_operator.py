@@ -120,6 +120,16 @@ class GeometricOperator(ImageOperator[ConfigT]):
     ) -> tuple[Array]:
         return (_masks.moved(rest[0], where, geometries, self.config.mask_fill),)
 
+    def rest_fields(self, data: PyTree) -> dict[str, Array]:
+        keys = (self.config.field_key, *(self.config.auxiliary_fields or ()))
+        if any(_follow.found(data, key) is None for key in keys):
+            # Made by an operator before this one, where the two are one member.
+            return {}
+        size = jnp.shape(self._extract_field(data, self.config.field_key))[:2]
+        rest = self._followed(data, (size[0], size[1]), (), None)
+        names = [form.format(key) for key in keys for form in (_follow.VISIBILITY, _follow.OUTLINE)]
+        return _follow.added(data, rest, names)
+
     def pass_through(self, batch: Batch) -> Batch:
         """The unchanged images, with the same fields as in training."""
         batch = super().pass_through(batch)

@@ -201,6 +201,15 @@ class PatchDropoutOperator(ImageOperator[PatchDropoutOperatorConfig]):
                 data = put_field(data, name, jnp.where(there[:, None, None], new, old))
         return data
 
+    def rest_fields(self, data: PyTree) -> dict[str, Array]:
+        keys = (*self.config.box_fields, *self.config.keypoint_fields)
+        if any(_follow.found(data, key) is None for key in (self.config.field_key, *keys)):
+            # Made by an operator before this one, where the two are one member.
+            return {}
+        shape = jnp.shape(self._extract_field(data, self.config.field_key))
+        written = self._written(data, shape, NO_PATCHES)
+        return _follow.added(data, written, [_follow.VISIBILITY.format(key) for key in keys])
+
     def pass_through(self, batch: Batch) -> Batch:
         """The same fields as in training: all that is not padding is visible, all tokens are left.
 
