@@ -107,17 +107,6 @@ COMPILED_BEFORE = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 NO_SOURCE_TREE = {"PYTHONPATH": None}
-# The examples that are pages of the manual too, with what they showed.
-NOTEBOOKS = (
-    "mixup_cutmix_tutorial",
-    "image_recipe",
-    "resume_training",
-    "mixing_experiment",
-    "learned_mixing",
-    "learned_augmentation",
-    "patch_dropout_vit",
-    "evaluation_on_devices",
-)
 # The schema of each kind of file that a code host reads.
 HOSTED = {
     "vendor.citation-file-format": "CITATION.cff",
@@ -390,9 +379,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False, requires=["build"])
 def notebooks(session: nox.Session) -> None:
-    """The examples, run as notebooks, as pages of the manual; takes some minutes."""
+    """The examples, or those that are named, run as notebooks, as pages of the manual: minutes."""
     install(session, list(PROJECTS), "progress", *group("integration"))
-    examples = [f"examples/{name}.py" for name in NOTEBOOKS]
+    examples = session.posargs or sorted(map(str, ROOT.glob("examples/*.py")))
     session.run("python", "tools/notebooks.py", *examples, env=NO_SOURCE_TREE)
 
 
