@@ -61,6 +61,15 @@ class IoUCropOperator(GeometricOperator[IoUCropOperatorConfig]):
     References:
       Liu et al., "SSD: Single shot multibox detector", 2016, https://arxiv.org/abs/1512.02325,
       section 2.2
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> config = IoUCropOperatorConfig(size=300, auxiliary_fields=["boxes"], box_fields=("boxes",))
+    >>> op = IoUCropOperator(config, rngs=nnx.Rngs(0))
+    >>> image = jax.ShapeDtypeStruct((48, 64, 3), "uint8")
+    >>> boxes = jax.ShapeDtypeStruct((5, 4), "float32")
+    >>> sorted(op.output_spec({"image": image, "boxes": boxes}))
+    ['boxes', 'boxes_outline', 'boxes_visibility', 'image']
     """
 
     config_class = IoUCropOperatorConfig
