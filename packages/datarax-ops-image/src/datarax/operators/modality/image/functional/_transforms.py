@@ -24,8 +24,8 @@ class Points(NamedTuple):
     """Points on a canvas.
 
     Attributes:
-      points: `(y, x)` in pixels, floating.
-      visible: which of them lie on the canvas.
+      points: `(points, 2)`, floating: (y, x) in pixels, or in fractions of the canvas.
+      visible: bool `(points,)`: which of them lie on the canvas.
     """
 
     points: Float[Array, "points 2"]
@@ -36,10 +36,11 @@ class Boxes(NamedTuple):
     """Boxes on a canvas.
 
     Attributes:
-      boxes: `(y0, x0, y1, x1)` in pixels, floating: around what is left of each; of height and
-        width 0 where nothing is left.
-      visibility: the fraction of each one's area that is left, exactly 1 for all of it.
-      outline: the convex polygon that is left, the last vertex repeated.
+      boxes: `(boxes, 4)`, floating: (y0, x0, y1, x1) around what is left of each, in pixels, or in
+        fractions of the canvas; of height and width 0 where nothing is left.
+      visibility: `(boxes,)`, the fraction of each one's area that is left, exactly 1 for all of it.
+      outline: `(boxes, 12, 2)`, the vertices (y, x) in pixels of the convex polygon that is left,
+        the last one repeated.
     """
 
     boxes: Float[Array, "boxes 4"]
