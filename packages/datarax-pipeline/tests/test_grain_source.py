@@ -439,7 +439,7 @@ def test_stop_iteration_in_a_process_of_grain_is_no_end(where, process):
 
 def _of_a_process(dataset):
     """The data set that Grain sends to its first process, as it arrives there."""
-    while type(dataset).__name__ != "ProcessPrefetchIterDataset":
+    while "processprefetch" not in type(dataset).__name__.lower():
         dataset = (dataset.parents or dataset._datasets)[0]
     return pickle.loads(cloudpickle.dumps(dataset.parents[0]))
 
