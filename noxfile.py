@@ -31,6 +31,12 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
+# With NOX_PARALLEL=auto, as in `.ci/run`, each core runs a session, and what a session prints comes
+# when it ends. A nox from before October 2026 runs them one after the other.
+RUNS_IN_PARALLEL = hasattr(nox.Session, "parallel")
+if RUNS_IN_PARALLEL:
+    nox.options.allow_parallel = True
+ON_ITS_OWN = {"allow_parallel": False} if RUNS_IN_PARALLEL else {}
 
 # pyenv has its interpreters outside PATH until one is chosen; `integration` wants them all.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
@@ -203,8 +209,12 @@ def tools(session: nox.Session) -> None:
 
 
 def run_tests(session: nox.Session, *targets: str, **env: str) -> None:
-    """Pytest on all cores, a file to a core; on one, and so with --pdb, where options are given."""
-    options = session.posargs or ["-n", "logical", "--dist", "loadfile"]
+    """Pytest on all cores, a file to a core.
+
+    On one, and so with --pdb, where options are given; on one, too, beside other sessions.
+    """
+    all_cores = [] if RUNS_IN_PARALLEL and session.parallel else ["-n", "logical"]
+    options = session.posargs or [*all_cores, "--dist", "loadfile"]
     # What another process is still writing cannot be read, and is compiled again.
     options = ["-W", "ignore:Error reading persistent compilation cache", *options]
     session.run("pytest", *targets, *options, env=NO_SOURCE_TREE | env)
@@ -297,7 +307,8 @@ def python_with_jax() -> str | None:
     return None
 
 
-@nox.session(venv_backend="none")
+# It builds all wheels anew, which others install.
+@nox.session(venv_backend="none", **ON_ITS_OWN)
 def integration_gpu(session: nox.Session) -> None:
     """The integration tests on an accelerator, with the machine's own JAX."""
     if not shutil.which("nvidia-smi") and not any(map(os.path.exists, ACCELERATORS)):

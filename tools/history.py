@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tarfile
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +110,17 @@ def unpacked(root: Path, build: Build, into: Path) -> Path:
         return root / package
     copy = into / f"{build.dist}-{build.version}-{build.commit[:9]}"
     if not copy.exists():
-        archive = into / f"{copy.name}.tar"
         into.mkdir(parents=True, exist_ok=True)
-        git(root, "archive", f"--output={archive}", build.commit, package.as_posix())
-        with tarfile.open(archive) as files:
-            files.extractall(copy, filter="data")
+        # Others see all of it or nothing: two sessions may want it at once.
+        with tempfile.TemporaryDirectory(dir=into) as folder:
+            archive, half = Path(folder, "archive.tar"), Path(folder, "files")
+            git(root, "archive", f"--output={archive}", build.commit, package.as_posix())
+            with tarfile.open(archive) as files:
+                files.extractall(half, filter="data")
+            try:
+                half.rename(copy)
+            except OSError:
+                # Another session was quicker.
+                if not copy.exists():
+                    raise
     return copy / package
