@@ -38,7 +38,7 @@ def test_documented_defaults_and_order():
 def test_configs_are_frozen():
     """A config cannot change after it was validated, nor can its statistics."""
     config = OperatorConfig(precomputed_stats={"mean": np.zeros(3)})
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field"):
         config.stochastic = True
     with pytest.raises(TypeError, match="precomputed_stats cannot change"):
         config.precomputed_stats["mean"] = 1

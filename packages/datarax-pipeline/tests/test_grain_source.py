@@ -490,7 +490,7 @@ def test_a_worker_that_is_stuck_in_its_first_record_holds_nobody(tmp_path):
     program.communicate("go on\n", timeout=60)
     assert program.returncode == 0
     for number in workers:
-        with pytest.raises(ProcessLookupError):
+        with pytest.raises(ProcessLookupError, match="No such process"):
             os.kill(number, 0)
 
 
