@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from datarax.core.randomness import THREEFRY, random_words
-from datarax.operators.modality.image import functional
+from datarax.operators.modality.image import FlipOperator, FlipOperatorConfig, functional
 from datarax.operators.modality.image._fills import random_values
 
 SIZE = (11, 13, 3)
@@ -80,6 +81,41 @@ def test_constants_give_the_same_bytes_as_arguments():
         function = CALLS[name]
         known = jax.jit(lambda pixels, f=function: f(functional.to_float(pixels), number))(pixels)
         np.testing.assert_array_equal(bits(known), bits(function(image, number)), err_msg=name)
+
+
+def test_fractions_of_an_image_are_divided_as_by_numpy():
+    """One quotient alone, for many records and of constants: the right edge of an image stays 1.
+
+    By rounded reciprocals, 49 / 49 is below 1.
+    """
+    sides = np.float32([49, 41])
+    points = np.random.default_rng(0).uniform(0, 1, (4, 6, 2)).astype(np.float32)
+    points[:, 0] = 1
+    windows = np.int32([[0, 0, 49, 41], [3, 4, 44, 40], [0, 7, 48, 9], [5, 0, 49, 41]])
+
+    def moved(points, window, whole=None):
+        geometry = functional.Window(box=tuple(window), size=(49, 41))
+        return functional.transform_points(points, geometry, fractions_of=whole).points
+
+    fractions = jax.jit(jax.vmap(lambda points, window: moved(points, window, (49, 41))))
+    made = np.asarray(fractions(points, windows))
+    assert made[0, 0].tolist() == [1, 1]
+    for row, (one, window) in enumerate(zip(points, windows, strict=True)):
+        expected = np.asarray(moved(one * sides, window)) / sides
+        known = jax.jit(lambda one=one, window=window: moved(one, window, (49, 41)))
+        for result in (made[row], moved(one, window, (49, 41)), known()):
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_boxes_in_fractions_of_a_batch_stay_whole():
+    """A flip leaves the box of the whole image to the last bit."""
+    config = FlipOperatorConfig(
+        prob=1, auxiliary_fields=["boxes"], box_fields=("boxes",), box_format="rel_xyxy"
+    )
+    whole = np.tile(np.float32([0, 0, 1, 1]), (3, 2, 1))
+    images = np.zeros((3, 49, 41), np.uint8)
+    out = FlipOperator(config, rngs=nnx.Rngs(0))({"image": images, "boxes": whole})
+    np.testing.assert_array_equal(out["boxes"], whole)
 
 
 def test_noise_of_floats_is_rounded_as_written():

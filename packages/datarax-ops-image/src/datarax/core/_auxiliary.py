@@ -185,10 +185,16 @@ def split_format(text_format: str) -> tuple[bool, str]:
 
 
 def _sides(kind: Kind, coordinates: Array, size: Size | None) -> Array:
-    """What fractions are multiplied by to become pixels, and a flag by 1."""
+    """What fractions are multiplied by to become pixels, and a flag by 1.
+
+    Compilers would divide by these numbers with a rounded reciprocal, and multiply by them and
+    another number at once. They do not see that both sides of the selection are the same.
+    """
     assert size is not None
     sides = [*size, *size] if kind == "boxes" else [*size, 1][: coordinates.shape[-1]]
-    return jnp.broadcast_to(jnp.asarray(sides, coordinates.dtype), coordinates.shape)
+    numbers = jnp.broadcast_to(jnp.asarray(sides, coordinates.dtype), coordinates.shape)
+    positive = coordinates > jnp.zeros((), coordinates.dtype)
+    return jnp.where(positive, numbers, jax.lax.optimization_barrier(numbers))
 
 
 def transform_coordinates(

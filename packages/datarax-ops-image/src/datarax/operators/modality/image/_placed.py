@@ -17,6 +17,7 @@ from datarax.operators.modality.image.functional._arguments import fill_value
 from datarax.operators.modality.image.functional._backends import record_by_record
 from datarax.operators.modality.image.functional._dtypes import computing
 from datarax.operators.modality.image.functional._exact import product, settled, stored
+from datarax.operators.modality.image.functional._quotients import quotient
 from datarax.operators.modality.image.functional._resample import (
     floating_pass,
     going_round,
@@ -74,7 +75,7 @@ class Placed:
     def forward(self) -> tuple[Float[Array, "2 3"], Array]:
         """The map from input to canvas coordinates, and that there is one."""
         y, x = (
-            settled(self.scaled[axis].astype(jnp.float32) / np.float32(length))
+            quotient(self.scaled[axis].astype(jnp.float32), np.float32(length))
             for axis, length in enumerate(self.image_size)
         )
         zero, start = jnp.float32(0), -self.origin.astype(jnp.float32)
@@ -107,7 +108,7 @@ class Placed:
         total = weights[0]
         for weight in weights[1:]:
             total = total + weight
-        stacked = settled(jnp.stack(weights) / jnp.where(total == 0, one, total))
+        stacked = product(jnp.stack(weights), settled(one / jnp.where(total == 0, one, total)))
         if is_integer:
             stacked = jnp.round(stacked * np.float32(2**BITS)).astype(jnp.int32)
         return Taps(first, stacked, jnp.int32(most))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from datarax.operators.modality.image.functional import _fixed
 from datarax.operators.modality.image.functional._coordinates import with_gradient
 from datarax.operators.modality.image.functional._exact import product, settled
+from datarax.operators.modality.image.functional._quotients import quotient
 from datarax.operators.modality.image.functional._turns import cosine_and_sine
 
 
@@ -42,7 +43,7 @@ def matrix(
         [cosine + product(down, sine), sine - product(down, cosine)],
         [-sine - product(right, cosine), cosine - product(right, sine)],
     ]
-    turn = [[settled(entry / whole) for entry in row] for row in rows]
+    turn = [[quotient(entry, whole) for entry in row] for row in rows]
     middle = [np.float32(side / 2) for side in size]
     moved = [
         product(jnp.asarray(share, jnp.float32), np.float32(side)) + half

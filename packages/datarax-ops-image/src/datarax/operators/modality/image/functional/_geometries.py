@@ -18,6 +18,7 @@ from datarax.operators.modality.image.functional._arguments import Method, fill_
 from datarax.operators.modality.image.functional._coordinates import Matrix
 from datarax.operators.modality.image.functional._exact import product
 from datarax.operators.modality.image.functional._moves import flipped, padded, part
+from datarax.operators.modality.image.functional._quotients import quotient
 from datarax.operators.modality.image.functional._resize import windowed
 
 STATIC = {"static": True}
@@ -174,7 +175,7 @@ def _inverse(matrix: Float[Array, "2 3"]) -> tuple[Float[Array, "2 3"], Array]:
     determinant = product(a, d) - product(b, c)
     exists = determinant != 0
     adjugate = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])])
-    inverse = adjugate / jnp.where(exists, determinant, 1)
+    inverse = quotient(adjugate, jnp.where(exists, determinant, 1))
     shift = -(product(inverse[:, 0], y) + product(inverse[:, 1], x))
     return jnp.concatenate([inverse, shift[:, None]], axis=1), exists
 
@@ -187,7 +188,7 @@ def _axis_aligned(
     rows = []
     for axis, flip in enumerate(flips):
         start, stop = (jnp.asarray(edge, jnp.float32) for edge in (box[axis], box[2 + axis]))
-        scale = size[axis] / (stop - start)
+        scale = quotient(jnp.float32(size[axis]), stop - start)
         shift = -product(start, scale)
         flip = jnp.asarray(flip, bool)
         scale = jnp.where(flip, -scale, scale)

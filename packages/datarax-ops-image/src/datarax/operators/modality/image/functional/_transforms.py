@@ -13,8 +13,9 @@ from jaxtyping import Array, Bool, Float, Real
 from datarax.operators.modality.image.functional import _polygons
 from datarax.operators.modality.image.functional._compiled import broadcasting
 from datarax.operators.modality.image.functional._dtypes import computing
-from datarax.operators.modality.image.functional._exact import product
+from datarax.operators.modality.image.functional._exact import product, settled
 from datarax.operators.modality.image.functional._geometries import Geometry
+from datarax.operators.modality.image.functional._quotients import quotient
 
 # A rectangle that one canvas cuts has at most 8 corners, and what a second, turned one leaves 12.
 OUTLINE = 12
@@ -128,7 +129,8 @@ def transform_boxes(
 
 def _as_fractions(moved: Moved, geometry: Geometry) -> Moved:
     """The same with coordinates as fractions of the canvas."""
-    return moved._replace(**{moved._fields[0]: moved[0] / _sides_of(geometry.size, moved[0])})
+    fractions = quotient(moved[0], _sides_of(geometry.size, moved[0]))
+    return moved._replace(**{moved._fields[0]: fractions})
 
 
 def _sides_of(size: tuple[int, int], coordinates: Array) -> Array:
@@ -153,7 +155,7 @@ def _floating(
             "fractions_of out if they are pixels"
         )
     coordinates = coordinates.astype(computing(coordinates.dtype))
-    return coordinates * _sides_of(fractions_of, coordinates)
+    return product(settled(coordinates), _sides_of(fractions_of, coordinates))
 
 
 def _mapped(points: Array, matrix: Array) -> Array:
@@ -178,7 +180,7 @@ def _on_canvas(polygon: Array, exists: Array, size: tuple[int, int]) -> Boxes:
     left, some = _polygons.clipped(polygon, size)
     whole, rest = _polygons.area(polygon), _polygons.area(left)
     untouched = jnp.all((polygon >= 0) & (polygon <= jnp.asarray(size, polygon.dtype)))
-    fraction = jnp.clip(rest / jnp.where(whole > 0, whole, 1), 0, 1)
+    fraction = jnp.clip(quotient(rest, jnp.where(whole > 0, whole, 1)), 0, 1)
     visibility = jnp.where(untouched, 1, fraction).astype(jnp.float32)
     left = _polygons.simplified(left, OUTLINE)
     return Boxes(
