@@ -49,7 +49,7 @@ def of_all_lengths(
     """The taps of every axis length from 0 (which has none) to the longest.
 
     They take `(longest + 1) * taps * pixels` numbers, where taps is 2 or 4 times the largest
-    reduction: 2 MB for 500 to 224 pixels, bilinear.
+    reduction: 2 MB for 500 to 224 pixels bilinear, 260 MB for 4000 bicubic.
     """
     return _taps(np.arange(1, longest + 1), pixels, method, antialias, dtype)
 
