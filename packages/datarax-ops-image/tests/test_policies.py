@@ -13,7 +13,12 @@ from flax import nnx
 from scipy import stats
 
 from datarax.core.element_batch import Batch
-from datarax.operators import CompositeOperatorConfig, CompositeOperatorModule
+from datarax.operators import (
+    CompositeOperatorConfig,
+    CompositeOperatorModule,
+    ProbabilisticOperator,
+    ProbabilisticOperatorConfig,
+)
 from datarax.operators.modality.image import (
     AutoAugmentOperator,
     AutoAugmentOperatorConfig,
@@ -234,6 +239,21 @@ def test_a_compiled_composition_gives_the_same_bytes():
     inside = CompositeOperatorModule(CompositeOperatorConfig(), operators=[operator])
     traced = jax.jit(lambda batch: inside(batch)["image"])(batch)
     np.testing.assert_array_equal(traced, operator(batch)["image"])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy_for_some_records_changes_them_as_it_would_all(policy):
+    """Compiled or alone, a record has the bytes of a call of the policy, or its own."""
+    config = ProbabilisticOperatorConfig(probability=0.5)
+    some = ProbabilisticOperator(config, operator=made(policy), rngs=nnx.Rngs(1))
+    batch = numbered(8)
+    traced = np.asarray(jax.jit(lambda batch: some(batch)["image"])(batch))
+    np.testing.assert_array_equal(some(batch[5:6])["image"], traced[5:6])
+    ways = np.stack([batch["image"], made(policy)(batch)["image"]])
+    fits = (ways == traced).all((2, 3, 4))
+    assert fits.any(0).all()
+    assert not fits.all(1).any()
 
 
 def test_records_go_on_eight_devices_as_on_one():
