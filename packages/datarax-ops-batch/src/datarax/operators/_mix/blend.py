@@ -28,7 +28,6 @@ def blend(
     Returns:
       For integers, the nearest one to the exact value (halves go up). Elsewhere float arithmetic of
       at least float32; exactly `own` where λ = 1 or both are equal, exactly `other` where λ = 0.
-      In float32 and float64 each product and the sum is rounded, however it is compiled.
     """
     if jnp.issubdtype(own.dtype, jnp.integer):
         return blend_integers(own, other, lam)
@@ -49,18 +48,8 @@ def blend_floats(
     rest: Float[Array, "..."],
 ) -> Float[Array, "*shape"]:
     x, y = own.astype(lam.dtype), other.astype(lam.dtype)
-    # Loops over floats of 16 bits become ten times as slow by it, for one rounding in thousands.
-    rounded = _rounded if own.dtype.itemsize > 2 else lambda product: product
-    mixed = jnp.where((x == y) | (lam == 1), x, rounded(lam * x) + rounded(rest * y))
+    mixed = jnp.where((x == y) | (lam == 1), x, lam * x + rest * y)
     return jnp.where(lam == 0, y, mixed).astype(own.dtype)
-
-
-def _rounded(product: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The product as it is, behind a selection that keeps it from being contracted with a sum.
-
-    So the bits are the same however it is compiled; compilers do not see that both sides are equal.
-    """
-    return jnp.where(product > 1, product, jnp.minimum(product, 1))
 
 
 def _blend_floats_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
