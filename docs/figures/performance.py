@@ -7,6 +7,7 @@ They show the medians of benchmarks/results/*.json.
 
 import json
 import math
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -43,7 +44,7 @@ def draw_case(axis, name, contenders):
     for place, value in enumerate(medians):
         axis.text(value, place, f" {value:.3g}", va="center", fontsize=8)
     axis.set(xscale="log", xlim=(0.7 * min(medians), 2.2 * max(medians)))
-    axis.set_title(name, fontsize=10, loc="left")
+    axis.set_title(textwrap.fill(name, 56), fontsize=10, loc="left")
     axis.tick_params(labelsize=8)
     axis.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
@@ -51,7 +52,12 @@ def draw_case(axis, name, contenders):
 
 def draw(area, report):
     """All cases of one benchmark, in one or two columns."""
-    cases = {name: case["contenders"] for name, case in report["cases"].items()}
+    # What is measured of memory is in the text.
+    cases = {
+        name: case["contenders"]
+        for name, case in report["cases"].items()
+        if not name.startswith("memory")
+    }
     columns = 2 if len(cases) > 1 else 1
     lines = math.ceil(len(cases) / columns)
     most = max(map(len, cases.values()))
