@@ -23,6 +23,8 @@ def example():
     jax.config.update("jax_disable_most_optimizations", True)
     with jax.numpy_dtype_promotion("standard"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(SCRIPT), *SMALL])
+        # By this module the example tells a notebook, where it has no arguments.
+        patch.delitem(sys.modules, "ipykernel", raising=False)
         yield runpy.run_path(str(SCRIPT))
     jax.config.update("jax_disable_most_optimizations", False)
 
