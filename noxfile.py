@@ -26,7 +26,7 @@ from history import Build, RefusedError, git, released, unpacked, working_tree
 from releases import least_version, planned, tagged_dist, write
 from wheel_checks import problems
 
-nox.needs_version = ">=2025.5.1"
+nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
