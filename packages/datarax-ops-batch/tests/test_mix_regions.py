@@ -85,17 +85,32 @@ def test_masks_show_the_partner_as_it_is(sampler):
     np.testing.assert_array_equal(out["ids"], expected)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8], ids=["f32", "u8"])
-def test_resizemix_shrinks_the_whole_partner_into_the_box(dtype):
-    """Each pixel of the box is the partner's nearest to it: floor((i + 1/2) · size / side)."""
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [("cutmix", np.float32), ("cutmix", np.uint8), ("both", np.float32)],
+    ids=["f32", "u8", "both"],
+)
+def test_resizemix_shrinks_the_whole_partner_into_the_box(mode, dtype):
+    """Each pixel of the box is the partner's nearest to it: floor((i + 1/2) · size / side).
+
+    All others stay; and a row without a box, in mode "both", is blended with the partner as it is.
+    """
     batch = make_batch(dtype=dtype)
-    out = make_op(sampler=ResizeMix(low=0.3, high=0.9))(batch)
+    out = make_op(mode=mode, sampler=ResizeMix(low=0.3, high=0.9))(batch)
     info = jax.tree.map(np.asarray, out.states["mix_info"])
-    for row, (y0, x0, y1, x1) in enumerate(info["box"]):
+    images, boxes = np.asarray(out["image"]), info["box"]
+    assert {bool(box.any()) for box in boxes} == ({True, False} if mode == "both" else {True})
+    for row, (y0, x0, y1, x1) in enumerate(boxes):
+        own, partner = batch["image"][row], batch["image"][info["partner"][row]]
+        if not boxes[row].any():
+            lam = info["lam"][row]
+            np.testing.assert_allclose(images[row], lam * own + (1 - lam) * partner, rtol=1e-6)
+            continue
         ys = np.floor((np.arange(y1 - y0) + 0.5) * 8 / (y1 - y0)).astype(int)
         xs = np.floor((np.arange(x1 - x0) + 0.5) * 6 / (x1 - x0)).astype(int)
-        small = batch["image"][info["partner"][row]][ys][:, xs]
-        np.testing.assert_array_equal(np.asarray(out["image"])[row, y0:y1, x0:x1], small)
+        expected = own.copy()
+        expected[y0:y1, x0:x1] = partner[ys][:, xs]
+        np.testing.assert_array_equal(images[row], expected)
 
 
 def test_resizemix_scale_is_uniform_between_its_bounds():

@@ -91,7 +91,7 @@ def test_a_look_at_a_batch_costs_nothing(prefetch):
     assert looking.stages[0].get_operation_stats()["applied_count"] == 4
     iterator.set_state(state)
     assert_same([*iterator], expected)
-    with pytest.raises(StopIteration):
+    with pytest.raises(StopIteration, match=r"^$"):
         iterator.peek()
 
 
