@@ -118,6 +118,23 @@ def test_what_one_member_adds_comes_to_all_records():
     np.testing.assert_array_equal(op(batch())["seen"], 0)
 
 
+class Untouched(Seen):
+    """Has no form to give to records."""
+
+    def pass_through(self, batch):
+        raise AssertionError("an operator of weight 0 was asked")
+
+
+def test_what_is_never_chosen_gives_evaluation_no_form():
+    """Nor does it run; what follows has the fields of the operators that can be chosen."""
+    config = SelectorOperatorConfig(weights=(0, 1))
+    members = [Untouched(OperatorConfig()), Seen(OperatorConfig())]
+    op = SelectorOperator(config, operators=members, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(op(batch())["seen"], 1)
+    op.eval()
+    np.testing.assert_array_equal(op(batch())["seen"], 0)
+
+
 def test_orders_of_several_have_the_frequencies_of_draws_without_replacement():
     """The first of two is drawn by weight, the second by weight among the rest."""
     weights = np.array([1, 2, 5])
